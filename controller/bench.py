@@ -1,0 +1,229 @@
+"""`sealegs bench`: what adapt, rollout, plan and step cost on this machine, against two things measured in the same rounds:
+the machine's own float32 matrix product at the same shapes (the limit), and pytorch-mppi on the same network (the peer).
+
+Everything is timed on one thread, in rounds: each round runs every work once, in an order drawn anew, so that a machine which slows down
+slows them all. Latencies are wall time; ratios and rates are processor time, which other programs disturb less. The interval of a
+ratio of medians is a percentile bootstrap over rounds (Efron and Tibshirani 1993, ch. 13), which keeps the pairing.
+"""
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
+
+from controller import peer, workload
+from controller.config import AdapterName
+from controller.workload import DTYPES, Size, Work, Workload
+from dynamics.checkpoint import git_revision
+from dynamics.types import as_phi
+from planners.rollout import evaluate
+
+TARGETS = {"float32": 1.2, "bfloat16": 3.0}  # times as fast as pytorch-mppi
+GEMM = "gemm"
+
+
+@dataclass(frozen=True)
+class BenchConfig:
+    """What is measured."""
+
+    sizes: tuple[Size, ...] = (Size(128, 12), Size(512, 20))
+    rounds: int = 100
+    k: int = 32
+    width: int = 256
+    depth: int = 3
+    """of the random network, where no weights are given or shipped"""
+    states: int = 16
+    """from which candidates are ranked in both precisions"""
+    ranked: Size = Size(512, 20)
+    top: int = 50
+
+
+class Times(dict[str, np.ndarray]):
+    """name -> (rounds, 2) wall and processor time [ms]."""
+
+    def cpu(self, name: str) -> np.ndarray:
+        return self[name][:, 1]
+
+    def wall(self, name: str) -> np.ndarray:
+        return self[name][:, 0]
+
+
+def measure(works: dict[str, Work], rounds: int, rng: np.random.Generator) -> Times:
+    """Run every work once a round, in random order, after two rounds that do not count."""
+    names, times = list(works), Times({name: np.empty((rounds, 2)) for name in works})
+    for i in range(-2, rounds):
+        for j in rng.permutation(len(names)):
+            wall, cpu = time.perf_counter(), time.thread_time()
+            works[names[j]]()
+            cpu, wall = time.thread_time() - cpu, time.perf_counter() - wall
+            if i >= 0:
+                times[names[j]][i] = 1e3 * wall, 1e3 * cpu
+    return times
+
+
+def ratio(slow: np.ndarray, fast: np.ndarray, rng: np.random.Generator, draws: int = 2000) -> dict[str, float]:
+    """Paired (rounds,) times -> ratio of their medians, with a 95% interval."""
+    pick = rng.integers(len(slow), size=(draws, len(slow)))
+    many = np.median(slow[pick], 1) / np.median(fast[pick], 1)
+    low, high = np.percentile(many, (2.5, 97.5))
+    return {"ratio": float(np.median(slow) / np.median(fast)), "low": float(low), "high": float(high)}
+
+
+def flops(work: Work) -> int:
+    """Of the matrix products of one call."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
+
+
+def rows(works: dict[str, Work], times: Times, size: str) -> list[dict[str, Any]]:
+    """One for each work: latency, rate, and the rate as a fraction of the GEMM's in the same rounds."""
+    peak = flops(works[GEMM]) / np.median(times.cpu(GEMM))
+    out = []
+    for name, work in works.items():
+        count, (p50, p99) = flops(work), np.percentile(times.wall(name), (50, 99))
+        rate = count / np.median(times.cpu(name))
+        out.append({
+            "work": name, "size": size, "p50_ms": float(p50), "p99_ms": float(p99),
+            "cpu_p50_ms": float(np.median(times.cpu(name))), "gflop": count / 1e9,
+            "gflop_per_s": float(rate / 1e6), "of_float32_gemm": float(rate / peak),
+        })  # fmt: skip
+    return out
+
+
+def ranking(w: Workload, config: BenchConfig) -> dict[str, Any]:
+    """Do both precisions prefer the same candidates? Spearman's correlation of their costs, and how many of the `top` cheapest agree,
+    over states of the recorded walk."""
+    s = w.walk[: config.states, w.k + 1]
+    actions = workload.candidates(w, config.ranked, len(s))
+    costs = {
+        name: evaluate(w.model.stepper(as_phi(w.theta), dtype), w.robot.cost, s, actions) for name, dtype in DTYPES.items()
+    }
+    order = {name: c.argsort(1) for name, c in costs.items()}
+    ranks = {name: o.argsort(1).double() for name, o in order.items()}
+    spearman = [float(torch.corrcoef(torch.stack(pair))[0, 1]) for pair in zip(*ranks.values(), strict=True)]
+    overlap = [
+        len(set(a.tolist()) & set(b.tolist())) for a, b in zip(*(o[:, : config.top] for o in order.values()), strict=True)
+    ]
+    return {
+        "candidates": config.ranked.samples, "horizon": config.ranked.horizon, "states": len(s), "top": config.top,
+        "spearman": spearman, "spearman_median": float(np.median(spearman)), "spearman_min": min(spearman),
+        "overlap": overlap, "overlap_median": float(np.median(overlap)), "overlap_min": min(overlap),
+    }  # fmt: skip
+
+
+def machine() -> dict[str, Any]:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    flags = fields.get("flags", "").split()
+    return {
+        "cpu": fields.get("model name", platform.processor()), "cores": os.cpu_count(),
+        "bfloat16": [f for f in ("amx_bf16", "avx512_bf16") if f in flags],
+        "torch": torch.__version__, "threads": torch.get_num_threads(), "capability": torch.backends.cpu.get_cpu_capability(),
+        "python": platform.python_version(), "system": platform.platform(), "load_before": os.getloadavg(),
+    }  # fmt: skip
+
+
+def run(out: Path, seed: int, checkpoint: Path | None, config: BenchConfig | None = None) -> dict[str, Any]:
+    """Measure, write out/bench.json, print a table. -> what was written. Raises CheckpointError."""
+    config, threads = config or BenchConfig(), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)  # the peer draws from torch's global generator
+            result = _run(seed, checkpoint, config)
+    finally:
+        torch.set_num_threads(threads)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "bench.json").write_text(json.dumps(result, indent=1))
+    _show(result, Console())
+    return result
+
+
+def _run(seed: int, checkpoint: Path | None, config: BenchConfig) -> dict[str, Any]:
+    rng, w = np.random.default_rng(seed), workload.make(seed, checkpoint, config.k, config.states, config.width, config.depth)
+    result: dict[str, Any] = {
+        "command": f"sealegs bench --seed {seed}" + (f" --weights {checkpoint}" if checkpoint else ""),
+        "config": asdict(config), "machine": machine(), "revision": git_revision(), "weights": w.weights,
+        "network": {"width": w.model.width, "depth": w.model.depth, "ensemble": w.model.ensemble},
+    }  # fmt: skip
+    # The clock's own cost would show beside one product of k rows: ten of them.
+    works: dict[str, Work] = {GEMM: workload.gemm(w, config.k, 10)}
+    works |= {f"adapt {name}": workload.adapt(w, name) for name in get_args(AdapterName)}
+    times = measure(works, config.rounds, rng)
+    result["rows"] = rows(works, times, f"k = {config.k}")
+    result["peer"] = {"package": peer.PACKAGE, "skipped": peer.missing(), "targets": TARGETS, "sizes": []}
+    for size in config.sizes:
+        works = {GEMM: workload.gemm(w, size.samples, size.horizon)}
+        for name, dtype in DTYPES.items():
+            works[f"rollout {name}"] = workload.rollout(w, size, dtype)
+            works[f"plan {name}"] = workload.plan(w, size, dtype)
+            works[f"step {name}"] = workload.step(w, size, name)
+            works[f"mppi {name}"] = workload.mppi(w, size, dtype)
+        if not result["peer"]["skipped"]:
+            works |= {peer.PACKAGE: peer.command(w, size, fast=False), FAST: peer.command(w, size, fast=True)}
+        times = measure(works, config.rounds, rng)
+        result["rows"] += rows(works, times, str(size))
+        if not result["peer"]["skipped"]:
+            result["peer"] |= {"version": peer.version()}
+            result["peer"]["sizes"].append({"size": str(size), "against": _against(times, rng)})
+    result["ranking"] = ranking(w, config)
+    result["machine"]["load_after"] = os.getloadavg()
+    return result
+
+
+FAST = f"{peer.PACKAGE}, our predict"
+
+
+def _against(times: Times, rng: np.random.Generator) -> list[dict[str, Any]]:
+    """How many times as fast as the peer each precision is, with the peer's own network and with our predict in it."""
+    return [
+        {"ours": name, "peer": rival, "target": TARGETS[name] if rival == peer.PACKAGE else None}
+        | ratio(times.cpu(rival), times.cpu(f"mppi {name}"), rng)
+        for rival in (peer.PACKAGE, FAST)
+        for name in DTYPES
+    ]
+
+
+def _show(result: dict[str, Any], console: Console) -> None:
+    m, net = result["machine"], result["network"]
+    title = f"{m['cpu']}, {m['cores']} cores, torch {m['torch']}, {m['threads']} thread; {net['depth']} x {net['width']}"
+    _table(console, title, ("work", "size", "p50 ms", "p99 ms", "GFLOP/s", "of float32 GEMM"), [
+        (r["work"], r["size"], f"{r['p50_ms']:.2f}", f"{r['p99_ms']:.2f}", f"{r['gflop_per_s']:.0f}", f"{r['of_float32_gemm']:.0%}")
+        for r in result["rows"]
+    ])  # fmt: skip
+    if result["peer"]["skipped"]:
+        console.print(result["peer"]["skipped"], soft_wrap=True)
+    else:
+        _table(console, f"times as fast as {peer.PACKAGE} {result['peer']['version']}, processor time",
+               ("ours", "against", "size", "ratio", "95%", "target"), [
+            (r["ours"], r["peer"], s["size"], f"{r['ratio']:.2f}", f"{r['low']:.2f} to {r['high']:.2f}",
+             "" if r["target"] is None else f"{r['target']:.1f} " + ("met" if r["ratio"] >= r["target"] else "missed"))
+            for s in result["peer"]["sizes"] for r in s["against"]
+        ])  # fmt: skip
+    r = result["ranking"]
+    console.print(
+        f"bfloat16 against float32 over {r['states']} states, weights {result['weights']}: Spearman {r['spearman_median']:.5f} (least "
+        f"{r['spearman_min']:.5f}), of the {r['top']} cheapest of {r['candidates']} {r['overlap_median']:.0f} agree (least {r['overlap_min']})",
+        soft_wrap=True,
+    )
+
+
+def _table(console: Console, title: str, columns: tuple[str, ...], cells: list[tuple[str, ...]]) -> None:
+    table = Table(title=title)
+    for i, name in enumerate(columns):
+        table.add_column(name, justify="left" if i < 2 else "right")
+    for row in cells:
+        table.add_row(*row)
+    console.print(table)

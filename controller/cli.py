@@ -1,0 +1,210 @@
+"""The command `sealegs`. Everything is typed and documented from frozen dataclasses; a user's error is one sentence and exit code 2."""
+
+import os
+import sys
+
+# One thread for each torch product: the loop spreads whole robots over threads instead. To be set before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+if "MUJOCO_GL" not in os.environ and not os.environ.get("DISPLAY"):
+    os.environ["MUJOCO_GL"] = "egl"
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from controller import collect as collecting
+from controller import demo as demonstration
+from controller import learn as learning
+from controller.config import ControllerConfig, RobotName, UsageError, make_controller
+from controller.evaluate import EvaluateConfig, evaluate, groups
+from controller.fitting import FitConfig, fit_adapter
+from dynamics.checkpoint import CheckpointError
+from dynamics.data import DataError
+from dynamics.train import ResumeError
+from robots.ant import Ant
+from robots.condition import ConditionError
+
+ROBOTS = {"ant": Ant}
+Robot = Annotated[RobotName, tyro.conf.Positional]
+USER_ERRORS = (UsageError, ConditionError, CheckpointError, DataError, ResumeError)
+console = Console()
+
+
+@dataclass(frozen=True)
+class Demo(demonstration.DemoConfig):
+    """Watch a robot lose a leg and walk on: the adapting controller beside the frozen one."""
+
+    robot: Robot = "ant"
+
+
+@dataclass(frozen=True)
+class Evaluate(EvaluateConfig):
+    """Conditions x controllers -> table.md, table.csv, table.json, table.png."""
+
+    robot: Robot = "ant"
+
+
+@dataclass(frozen=True)
+class Learn(learning.LearnConfig):
+    """From nothing to a model: rounds of acting and training. Run it again to go on where it was cut off."""
+
+    robot: Robot = "ant"
+    out: Path = Path("runs/learn")
+
+
+@dataclass(frozen=True)
+class Train(FitConfig):
+    """Meta-train an adapter (or fine-tune the network) on a dataset, from a checkpoint."""
+
+    robot: Robot = "ant"
+
+
+@dataclass(frozen=True)
+class Collect:
+    """Gather transitions into a dataset; what is there already is added to."""
+
+    robot: Robot = "ant"
+    out: Path = Path("runs/data")
+    seed: int = 0
+    policy: Literal["noise", "cpg", "both", "planner"] = "both"
+    """coloured noise, random central-pattern gaits, half of each, or the planner on a trained model"""
+    conditions: tuple[str, ...] = ("healthy",)
+    """dealt to the robots in turn"""
+    robots: int = 32
+    steps: int = 150
+    """of each robot in a batch"""
+    batches: int = 1
+    weights: Path | None = None
+    controller: ControllerConfig = field(default_factory=ControllerConfig)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Time adapt, rollout, plan and step on this machine, beside pytorch-mppi where it is installed."""
+
+    out: Path = Path("runs/bench")
+    seed: int = 0
+    weights: Path | None = None
+
+
+def _bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description:>24}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(), TextColumn("eta"), TimeRemainingColumn(), console=console,
+    )  # fmt: skip
+
+
+def _tracker(bar: Progress) -> Callable[[str, int, int], None]:
+    tasks: dict[str, Any] = {}
+
+    def tell(what: str, done: int, total: int) -> None:
+        if what not in tasks:
+            tasks[what] = bar.add_task(what, total=total)
+        bar.update(tasks[what], completed=done, total=total)
+
+    return tell
+
+
+def demo(c: Demo) -> None:
+    with _bar() as bar:
+        summary = demonstration.run(ROBOTS[c.robot](), c, _tracker(bar))
+    table = Table(title=f"{c.robot}, {summary['condition']}, {len(summary['seeds'])} seeds")
+    columns = ("adapter", "speed_before", "speed_after", "falls", "recover_s", "error_before", "error_after", "step_ms_p50", "step_ms_p99")
+    for name in columns:
+        table.add_column(name, justify="left" if name == "adapter" else "right")
+    for row in summary["controllers"]:
+        table.add_row(*(x if isinstance(x, str) else f"{x:.2f}" if isinstance(x, float) else str(x) for x in (row[n] for n in columns)))
+    console.print(table)
+    if "video_skipped" in summary:
+        console.print(summary["video_skipped"], soft_wrap=True)
+    console.print(f"written: {c.out}", soft_wrap=True)
+
+
+def run_evaluate(c: Evaluate) -> None:
+    with _bar() as bar:
+        rows = evaluate(ROBOTS[c.robot](), c, _tracker(bar))
+    table = Table(title=f"{c.robot}: mean return per 500 steps")
+    adapters = list(dict.fromkeys(r["adapter"] for r in rows))
+    for name in ("condition", *adapters):
+        table.add_column(name, justify="left" if name == "condition" else "right")
+    by = groups(rows)
+    for condition in dict.fromkeys(c for c, _ in by):
+        cells = [by.get((condition, a), []) for a in adapters]
+        table.add_row(condition, *(f"{sum(r['return_per_500'] for r in cell) / len(cell):.0f}" if cell else "-" for cell in cells))
+    console.print(table)
+    console.print(f"written: {c.out}", soft_wrap=True)
+
+
+def learn(c: Learn) -> None:
+    config = learning.LearnConfig(**{k: getattr(c, k) for k in learning.LearnConfig.__dataclass_fields__})
+    path = learning.learn(ROBOTS[c.robot](), config, c.out, lambda line: console.print(line, soft_wrap=True, markup=False))
+    console.print(f"written: {path}", soft_wrap=True)
+
+
+def train(c: Train) -> None:
+    with _bar() as bar:
+        path, record = fit_adapter(ROBOTS[c.robot](), c, _tracker(bar))
+    console.print(f"written: {path}  validation loss {record['validation_before']:.4f} -> {record['validation']:.4f}", soft_wrap=True)
+
+
+def collect(c: Collect) -> None:
+    robot = ROBOTS[c.robot]()
+    if min(c.robots, c.steps, c.batches) < 1 or not c.conditions:
+        raise UsageError("--robots, --steps and --batches must be at least 1, and --conditions needs a value")
+    dealt = [c.conditions[i % len(c.conditions)] for i in range(c.robots)]
+    controller = make_controller(robot, c.controller, c.weights) if c.policy == "planner" else None
+    c.out.mkdir(parents=True, exist_ok=True)
+    (c.out / "config.json").write_text(json.dumps(asdict(c), indent=1, default=str))
+    summaries = []
+    with _bar() as bar:
+        task = bar.add_task("transitions", total=c.batches * c.robots * c.steps)
+        for i in range(c.batches):
+            if controller is None:
+                summaries.append(collecting.explore(robot, c.out, dealt, c.steps, c.seed + i, c.policy))
+            else:
+                summaries.append(collecting.on_policy(robot, controller, c.out, dealt, c.steps, c.seed + i))
+            (c.out / "summary.json").write_text(json.dumps(summaries, indent=1))
+            bar.advance(task, c.robots * c.steps)
+    console.print(f"written: {c.out}", soft_wrap=True)
+
+
+def bench(c: Bench) -> None:
+    from controller import bench as timing
+
+    timing.run(c.out, c.seed, c.weights)
+
+
+COMMANDS: dict[str, tuple[Any, Callable[[Any], None]]] = {
+    "demo": (Demo, demo),
+    "collect": (Collect, collect),
+    "learn": (Learn, learn),
+    "train": (Train, train),
+    "evaluate": (Evaluate, run_evaluate),
+    "bench": (Bench, bench),
+}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point. Exit codes: 0 done, 2 the user's error, 130 interrupted."""
+    config = tyro.extras.subcommand_cli_from_dict(
+        {name: kind for name, (kind, _) in COMMANDS.items()}, prog="sealegs", args=argv
+    )
+    run = next(f for kind, f in COMMANDS.values() if type(config) is kind)
+    try:
+        run(config)
+    except USER_ERRORS as e:
+        print(f"sealegs: {e}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""Settings, as frozen dataclasses: the command line and the ROS parameters are both read off them, so a default exists once."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from controller.controller import Controller
+from controller.guard import Guard
+from dynamics import checkpoint
+from dynamics.adapt.effectiveness import Effectiveness
+from dynamics.adapt.frozen import Frozen
+from dynamics.adapt.gradient import GrBAL, OnlineSGD
+from dynamics.adapt.last_layer import LastLayer
+from dynamics.mlp import MLP
+from dynamics.types import Adapter
+from planners.cem import CEM
+from planners.icem import ICEM
+from planners.mppi import MPPI
+from planners.random_shooting import RandomShooting
+from planners.shooting import Shooting
+from robots.ant import Ant
+
+WEIGHTS = Path(__file__).parent / "weights"
+
+AdapterName = Literal["frozen", "online-sgd", "grbal", "last-layer", "effectiveness", "effectiveness+last-layer"]
+PlannerName = Literal["random-shooting", "cem", "icem", "mppi"]
+RobotName = Literal["ant"]
+
+PLANNERS: dict[str, type[Shooting]] = {"random-shooting": RandomShooting, "cem": CEM, "icem": ICEM, "mppi": MPPI}
+ROBOTS = {"ant": Ant}
+
+
+class UsageError(ValueError):
+    """Something a user asked for that cannot be done. One sentence, naming the value and the valid ones."""
+
+
+@dataclass(frozen=True)
+class PlannerConfig:
+    """How actions are chosen."""
+
+    kind: PlannerName = "icem"
+    samples: int = 128
+    """candidates an iteration"""
+    horizon: int = 16
+    """steps of dt"""
+    iterations: int = 2
+    std: float = 0.6
+    """initial standard deviation of the candidates' noise"""
+    beta: float = 0.7
+    """correlation of the noise from one step to the next"""
+
+
+@dataclass(frozen=True)
+class ControllerConfig:
+    """The loop: what adapts, what plans, in which precision."""
+
+    adapter: AdapterName = "effectiveness"
+    k: int = 32
+    """context window: the last k transitions"""
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    """of the network inside the planner; states and costs are float32 always"""
+    deadline_ms: float | None = None
+    """a step slower than this is late and the guard holds the last plan; None: time does not matter"""
+    planner: PlannerConfig = field(default_factory=PlannerConfig)
+
+
+def make_adapter(name: str, model: MLP) -> Adapter:
+    """The adapter of that name. Raises UsageError."""
+    makers = {
+        "frozen": lambda: Frozen(model),
+        "online-sgd": lambda: OnlineSGD(model),
+        "grbal": lambda: GrBAL(model),
+        "last-layer": lambda: LastLayer(model),
+        "effectiveness": lambda: Effectiveness(model),
+        "effectiveness+last-layer": lambda: LastLayer(model, after=Effectiveness(model)),
+    }
+    if name not in makers:
+        raise UsageError(f"unknown adapter {name!r}; valid: {', '.join(makers)}")
+    return makers[name]()
+
+
+def make_planner(config: PlannerConfig, n_action: int) -> Shooting:
+    return PLANNERS[config.kind](
+        n_action=n_action, horizon=config.horizon, samples=config.samples, iterations=config.iterations,
+        std=config.std, beta=config.beta,
+    )  # fmt: skip
+
+
+def weights_of(robot: str, adapter: str) -> Path:
+    """The shipped weights: an adapter's own where it has them, else the robot's."""
+    own = WEIGHTS / f"{robot}-{adapter}.safetensors"
+    return own if own.exists() else WEIGHTS / f"{robot}.safetensors"
+
+
+def make_controller(robot: Ant, config: ControllerConfig, weights: Path | None = None) -> Controller:
+    """Raises CheckpointError, UsageError."""
+    loaded = checkpoint.load(weights or weights_of(robot.name, config.adapter), robot.name, robot.space)
+    return assemble(robot, config, loaded)
+
+
+def assemble(robot: Ant, config: ControllerConfig, loaded: checkpoint.Checkpoint) -> Controller:
+    n = robot.space.n_action
+    one = torch.ones(n)
+    return Controller(
+        model=loaded.model,
+        theta=loaded.theta,
+        adapter=make_adapter(config.adapter, loaded.model),
+        planner=make_planner(config.planner, n),
+        cost=robot.cost,
+        guard=Guard(-one, one, torch.as_tensor(np.asarray(robot.safe_action))),
+        k=config.k,
+        dtype=getattr(torch, config.precision),
+        deadline_ms=config.deadline_ms,
+    )

@@ -1,0 +1,188 @@
+"""The loop: adapt -> plan -> guard. Pure: `init` makes the memory, `step` returns the next one, nothing mutates.
+
+One controller drives a batch of b robots of one kind (b = 1 on hardware). Every robot has a random stream of its own, kept in the memory, so
+that a recorded run replays to identical actions and a robot's run does not depend on who shares its batch.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from controller.guard import OK, THETA, Guard, GuardMemory
+from dynamics.mlp import MLP
+from dynamics.types import Adapter, Phi, Theta, Transitions, as_phi
+from planners.planner import Cost, Planner
+
+Stepper = Callable[[Phi], Callable[[Tensor, Tensor], Tensor]]
+
+
+class Diagnostics(NamedTuple):
+    """One step's record. Errors are root mean squares of the normalised one-step error on the newest transition, NaN where
+    there is none: before = theta's, after = that of the phi which was in force when it was predicted (never fitted to it)."""
+
+    error_before: np.ndarray  # (b,)
+    error_after: np.ndarray  # (b,)
+    plan_cost: np.ndarray  # (b,)
+    event: np.ndarray  # (b,) codes of guard.EVENTS
+    adapt_ms: float
+    plan_ms: float
+    total_ms: float
+
+
+class Memory(NamedTuple):
+    recent: Transitions  # (b, k, .)
+    carry: Any  # the adapter's
+    phi: Phi  # in force when the last action was planned
+    warm: Any  # the planner's
+    guard: GuardMemory
+    last_s: Tensor  # (b, s), NaN where the robot has just started or its state was unusable
+    rng: tuple[Tensor, ...]  # a generator state for each robot
+
+
+@dataclass(frozen=True)
+class Controller:
+    """theta is never changed. k: context window, in transitions. deadline_ms: a step that takes longer is late, and the guard holds the
+    last plan instead; None where time does not matter (simulation, replay)."""
+
+    model: MLP
+    theta: Theta
+    adapter: Adapter
+    planner: Planner
+    cost: Cost
+    guard: Guard
+    k: int = 32
+    dtype: torch.dtype = torch.float32
+    deadline_ms: float | None = None
+
+    def init(self, seeds: Sequence[int]) -> Memory:
+        """One robot for each seed."""
+        b, space = len(seeds), self.model.space
+        warm = self.planner.init(b)
+        horizon = getattr(self.planner, "horizon", 1)
+        nothing = Transitions(
+            torch.zeros(b, self.k, space.n_state), torch.zeros(b, self.k, space.n_action),
+            torch.zeros(b, self.k, space.n_state), torch.zeros(b, self.k, dtype=torch.bool),
+        )  # fmt: skip
+        rng = tuple(torch.Generator().manual_seed(seed).get_state() for seed in seeds)
+        return Memory(
+            nothing, self.adapter.init(self.theta, b), as_phi(self.theta), warm, self.guard.init(b, horizon),
+            torch.full((b, space.n_state), torch.nan), rng,
+        )  # fmt: skip
+
+    def restart(self, memory: Memory, which: np.ndarray) -> Memory:
+        """Forget everything but the random streams of the robots in `which` (b,) bool: they start a new episode."""
+        if not which.any():
+            return memory
+        fresh = self.init([0] * len(memory.rng))
+        keep = torch.as_tensor(~which)
+        pick = _picker(keep)
+        phi = _pick_phi(keep, memory.phi, self.theta)
+        return Memory(
+            _tree(pick, memory.recent, fresh.recent), _tree(pick, memory.carry, fresh.carry), phi,
+            _tree(pick, memory.warm, fresh.warm), _tree(pick, memory.guard, fresh.guard),
+            pick(memory.last_s, fresh.last_s), memory.rng,
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def step(self, memory: Memory, state: np.ndarray, late: bool | None = None) -> tuple[np.ndarray, Memory, Diagnostics]:
+        """state (b, s) -> action (b, a) float32, memory, diagnostics.
+
+        A row of `state` that is not finite is not learned from and not planned from: the guard holds, then relaxes. late overrides the
+        clock, which makes a recorded real-time run replay exactly. Raises ValueError on a wrong shape.
+        """
+        start = time.perf_counter()
+        b, n = memory.last_s.shape
+        if np.shape(state) != (b, n):
+            raise ValueError(f"state has shape {np.shape(state)}, wanted ({b}, {n}): {b} robot(s) of {n} numbers")
+        s = torch.as_tensor(np.asarray(state), dtype=torch.float32)
+        usable = s.isfinite().all(-1)
+        s = torch.where(usable[:, None], s, torch.nan_to_num(memory.last_s))
+        fresh = usable & memory.last_s.isfinite().all(-1)
+        recent = self._remember(memory, s, fresh)
+        before, after = self._errors(memory.phi, recent, fresh)
+
+        phi, carry = self.adapter.adapt(self.theta, memory.carry, recent)
+        phi, fell_back = self._check(phi, recent)
+        adapted = time.perf_counter()
+
+        rngs = [torch.Generator() for _ in range(b)]
+        for rng, kept in zip(rngs, memory.rng, strict=True):
+            rng.set_state(kept)
+        plan, warm = self.planner.plan(memory.warm, self.model.stepper(phi, self.dtype), s, self.cost, rngs)
+        planned = time.perf_counter()
+        if late is None:
+            late = self.deadline_ms is not None and 1e3 * (planned - start) > self.deadline_ms
+        action, guarded, event = self.guard.step(memory.guard, plan.actions, plan.valid & usable & (not late))
+        event = torch.where((event == OK) & fell_back, THETA, event)
+
+        last_s = torch.where(usable[:, None], s, torch.nan)
+        memory = Memory(recent, carry, phi, warm, guarded, last_s, tuple(rng.get_state() for rng in rngs))
+        diagnostics = Diagnostics(
+            before.numpy(), after.numpy(), plan.cost.numpy(), event.numpy(),
+            1e3 * (adapted - start), 1e3 * (planned - adapted), 1e3 * (time.perf_counter() - start),
+        )  # fmt: skip
+        return action.numpy(), memory, diagnostics
+
+    def _remember(self, memory: Memory, s: Tensor, fresh: Tensor) -> Transitions:
+        """Append (last_s, last action, s) where it is a transition; elsewhere the window stays, so nothing is counted twice."""
+        old = memory.recent
+        last_s = torch.nan_to_num(memory.last_s)
+        new = Transitions(last_s, memory.guard.action, s, torch.ones_like(fresh))
+        pick = _picker(fresh)
+        return Transitions(*(pick(torch.cat((o[:, 1:], n[:, None]), 1), o) for o, n in zip(old, new, strict=True)))
+
+    def _errors(self, phi: Phi, recent: Transitions, fresh: Tensor) -> tuple[Tensor, Tensor]:
+        newest = Transitions(*(x[:, -1:] for x in recent))
+        before = self._mse(as_phi(self.theta), newest).sqrt()
+        after = self._mse(phi, newest).sqrt()
+        nan = torch.full_like(before, torch.nan)
+        return torch.where(fresh, before, nan), torch.where(fresh, after, nan)
+
+    def _mse(self, phi: Phi, t: Transitions) -> Tensor:
+        """(b, k, .) -> (b,) mean squared normalised error over the unmasked transitions."""
+        error = self.model.normalised(phi, t.s, t.a).mean(1) - self.model.target(phi, t.s, t.s_next)
+        mask = t.mask.float()
+        return (error.square().mean(-1) * mask).sum(1) / mask.sum(1).clamp_min(1)
+
+    def _check(self, phi: Phi, recent: Transitions) -> tuple[Phi, Tensor]:
+        """theta's weights for the robots whose phi predicts the context worse than theta does, or not at all."""
+        if phi.gain is None and all(a is b for a, b in zip(phi.net.values(), self.theta.net.values(), strict=True)):
+            return phi, torch.zeros(recent.mask.shape[0], dtype=torch.bool)
+        better = self._mse(phi, recent) <= self._mse(as_phi(self.theta), recent)  # False where phi is NaN
+        if better.all():
+            return phi, ~better
+        return _pick_phi(better, phi, self.theta), ~better
+
+
+def _picker(keep: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """-> f(x, y): rows of x where keep, of y elsewhere."""
+
+    def pick(x: Tensor, y: Tensor) -> Tensor:
+        return torch.where(keep.view(-1, *[1] * (x.dim() - 1)), x, y)
+
+    return pick
+
+
+def _pick_phi(keep: Tensor, phi: Phi, theta: Theta) -> Phi:
+    pick = _picker(keep)
+    net = {
+        name: w if w.dim() == theta.net[name].dim() else pick(w, theta.net[name].expand_as(w)) for name, w in phi.net.items()
+    }
+    return Phi(net, phi.norm, None if phi.gain is None else pick(phi.gain, torch.ones_like(phi.gain)))
+
+
+def _tree(f: Callable[[Tensor, Tensor], Tensor], x: Any, y: Any) -> Any:
+    """f over the leaves of two equal nests of tuples and dicts; None stays None."""
+    if x is None:
+        return None
+    if isinstance(x, Tensor):
+        return f(x, y)
+    if isinstance(x, dict):
+        return {k: _tree(f, x[k], y[k]) for k in x}
+    leaves = [_tree(f, a, b) for a, b in zip(x, y, strict=True)]
+    return type(x)(*leaves) if hasattr(x, "_fields") else tuple(leaves)

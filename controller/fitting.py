@@ -1,0 +1,131 @@
+"""`sealegs train`: from a dataset and a checkpoint to an adapter's own weights."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from controller.config import UsageError
+from dynamics import checkpoint, data, objectives
+from dynamics import train as training
+from dynamics.adapt.gradient import GrBAL, OnlineSGD
+from dynamics.adapt.last_layer import LastLayer
+from dynamics.mlp import MLP
+from dynamics.tune import tune_filter, tune_online_sgd
+from dynamics.types import Theta, map_params
+from robots.ant import Ant
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Meta-train an adapter on a dataset: minimise the error on what follows the context, after adapting to it."""
+
+    data: Path
+    """folder of shards, made by `sealegs collect` or `sealegs learn`"""
+    init: Path | None = None
+    """checkpoint to start from (network, normaliser); by default fresh weights"""
+    out: Path = Path("runs/train")
+    """model.safetensors, the training state and TensorBoard logs go here"""
+    adapter: Literal["frozen", "online-sgd", "grbal", "last-layer", "effectiveness"] = "last-layer"
+    """frozen: plain regression, the same objective without a context"""
+    past: int = 32
+    """transitions adapted to"""
+    future: int = 8
+    """transitions predicted after the context"""
+    horizon: int = 1
+    """1: one-step errors; above: the model is fed its own predictions over the whole future"""
+    windows: int = 32
+    """windows in a batch"""
+    inner_steps: int = 1
+    """GrBAL's gradient steps"""
+    width: int = 256
+    depth: int = 3
+    ensemble: int = 1
+    train: training.TrainConfig = training.TrainConfig(steps=2000, lr=3e-4, validate_every=100)
+    resume: bool = False
+    """go on from the state in --out"""
+    device: Literal["cpu", "cuda"] = "cpu"
+    seed: int = 0
+
+
+def fit_adapter(robot: Ant, config: FitConfig, progress: Callable[[str, int, int], None]) -> tuple[Path, dict[str, Any]]:
+    """-> the checkpoint and its record. Raises DataError, CheckpointError, ResumeError, UsageError."""
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("device 'cuda' is not available here; valid: cpu")
+    rows = data.load(config.data, robot.name, robot.space.n_state, robot.space.n_action)
+    model, theta = _start(robot, config, rows)
+    config.out.mkdir(parents=True, exist_ok=True)
+    (config.out / "config.json").write_text(json.dumps(asdict(config), indent=1, default=str))
+    if config.adapter == "effectiveness":
+        theta, record = tune_filter(model, theta, rows, config.seed, progress)
+    else:
+        with torch.device(config.device):
+            theta, record = _descend(model, theta, rows, config, progress)
+    record |= {"config": json.loads(json.dumps(asdict(config), default=str)), "git": checkpoint.git_revision(), "transitions": len(rows)}
+    path = config.out / "model.safetensors"
+    checkpoint.save(path, robot.name, model, theta, record)
+    (config.out / "record.json").write_text(json.dumps(record, indent=1))
+    return path, record
+
+
+def _start(robot: Ant, config: FitConfig, rows: data.Rows) -> tuple[MLP, Theta]:
+    if config.init is not None:
+        loaded = checkpoint.load(config.init, robot.name, robot.space)
+        return loaded.model, loaded.theta
+    model = MLP(robot.space, config.width, config.depth, config.ensemble)
+    net = model.init(torch.Generator().manual_seed(config.seed))
+    return model, Theta(net, model.fit_norm(rows.s, rows.s_next), {})
+
+
+def _descend(
+    model: MLP, theta: Theta, rows: data.Rows, config: FitConfig, progress: Callable[[str, int, int], None]
+) -> tuple[Theta, dict[str, Any]]:
+    from torch.utils.tensorboard import SummaryWriter
+
+    rows = data.Rows(*(x.to(config.device) for x in rows))
+    norm = map_params(lambda w: w.to(config.device), theta.norm)
+    net, known = theta.net, theta.meta
+    adapter: GrBAL | LastLayer
+    if config.adapter in ("frozen", "online-sgd"):
+        adapter, learned = LastLayer(model), {}
+    elif config.adapter == "grbal":
+        adapter = GrBAL(model, config.inner_steps)
+        learned = adapter.meta(theta)
+    else:
+        adapter = LastLayer(model)
+        learned = adapter.meta(theta)
+    learned = {n: known.get(n, w) for n, w in learned.items()}
+    start = map_params(lambda w: w.to(config.device), objectives.split(Theta(net, norm, learned)))
+    sampler = objectives.Sampler.of(rows)
+    if config.adapter in ("frozen", "online-sgd"):
+        loss, validate = objectives.plain(model, norm, rows, sampler, config.windows * config.future, config.horizon)
+    else:
+        loss, validate = objectives.meta(
+            model, adapter, norm, rows, sampler, config.windows, config.past, config.future, config.horizon
+        )
+    settings = replace(config.train, seed=config.seed)
+    saved = config.out / "state.safetensors"
+    begin = training.resume(saved, settings) if config.resume else training.fresh(start)
+    first = validate(start)
+    writer = SummaryWriter(str(config.out / "tensorboard"), purge_step=begin.step)
+
+    def report(p: training.Progress) -> None:
+        progress(f"train {config.adapter}", p.step, settings.steps)
+        writer.add_scalar("loss", p.loss, p.step)
+        if p.validation == p.validation:
+            writer.add_scalar("validation", p.validation, p.step)
+
+    state = training.fit(loss, begin, settings, validate, saved, report)
+    training.save(saved, state, settings)
+    writer.close()
+    best = map_params(lambda w: w.cpu(), state.best)
+    fitted = objectives.join(best, map_params(lambda w: w.cpu(), norm))
+    fitted = fitted._replace(meta=known | fitted.meta)
+    record: dict[str, Any] = {"validation_before": first, "validation": state.best_loss, "steps": state.step}
+    if config.adapter == "online-sgd":
+        fitted, tuned = tune_online_sgd(OnlineSGD(model), fitted, data.Rows(*(x.cpu() for x in rows)), config.past, config.seed)
+        record |= tuned
+    return fitted, record

@@ -1,0 +1,141 @@
+"""From nothing to a model: rounds of acting and training.
+
+    round 0   open-loop exploration
+    round r   explain every episode's motor gains (E), fit the network to the actions as they acted (M), act with the result
+
+Everything a round needs is on disk when it begins: the dataset's shards and the training state of the round before. A run that is killed
+and started again repeats at most the half round it was in, to the same bits.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from controller.collect import explore, on_policy
+from controller.config import ControllerConfig, assemble
+from dynamics import checkpoint, data, objectives
+from dynamics import train as training
+from dynamics.adapt.effectiveness import Effectiveness, episode_gains
+from dynamics.checkpoint import Checkpoint
+from dynamics.mlp import MLP, mul
+from dynamics.types import Params, Theta
+from robots.ant import Ant
+
+
+@dataclass(frozen=True)
+class LearnConfig:
+    conditions: tuple[str, ...] = ("healthy",) * 6 + ("leg:0", "leg:1", "leg:2")
+    """dealt to the robots in turn"""
+    rounds: int = 52
+    robots: int = 36
+    steps: int = 134
+    """of each robot in a round"""
+    symmetry: bool = True
+    """see recordings of the healthy robot under all of its symmetries (recordings of damage never: an unseen leg stays unseen)"""
+    width: int = 256
+    depth: int = 3
+    ensemble: int = 1
+    batch: int = 512
+    train: training.TrainConfig = training.TrainConfig(steps=2500)
+    controller: ControllerConfig = ControllerConfig()
+    seed: int = 0
+
+
+Say = Callable[[str], None]
+
+
+def learn(robot: Ant, config: LearnConfig, out: Path, say: Say) -> Path:
+    """Run, or go on with, the rounds in `out`. -> the checkpoint of the last round."""
+    folder = out / "data"
+    model = MLP(robot.space, config.width, config.depth, config.ensemble)
+    dealt = [config.conditions[i % len(config.conditions)] for i in range(config.robots)]
+    settings = json.dumps(asdict(config), sort_keys=True)
+    stamp = out / "learn.json"
+    if stamp.exists() and stamp.read_text() != settings:
+        raise training.ResumeError(f"{out} holds a run with other settings; valid: the settings in {stamp}, or another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    stamp.write_text(settings)
+    if not data.shards(folder):
+        say(f"round 0  {json.dumps(explore(robot, folder, dealt, 150, config.seed * 1000))}")
+    for r in range(config.rounds + 1):
+        if len(data.shards(folder)) > r + 1:
+            continue
+        begun = time.perf_counter()
+        done = out / f"round-{r:03d}.safetensors"
+        if not (out / f"train-{r:03d}.safetensors").exists():
+            _fit(robot, model, folder, out, config, r)
+        loaded = checkpoint.load(done, robot.name, robot.space)
+        fitted = time.perf_counter()
+        if r == config.rounds:
+            break
+        controller = assemble(robot, config.controller, loaded)
+        summary = on_policy(robot, controller, folder, dealt, config.steps, config.seed * 1000 + r + 1)
+        total = 150 * config.robots + (r + 1) * config.steps * config.robots
+        line = {"round": r + 1, "transitions": total, **summary, "loss": loaded.record["loss"]}
+        line |= {"train_s": round(fitted - begun, 1), "collect_s": round(time.perf_counter() - fitted, 1)}
+        with open(out / "rounds.jsonl", "a") as f:
+            f.write(json.dumps(line) + "\n")
+        say(f"round {r + 1}  {json.dumps(line)}")
+    return out / f"round-{config.rounds:03d}.safetensors"
+
+
+def _fit(robot: Ant, model: MLP, folder: Path, out: Path, config: LearnConfig, r: int) -> None:
+    rows = data.load(folder, robot.name, robot.space.n_state, robot.space.n_action)
+    symmetries = robot.symmetries() if config.symmetry else ()
+    if r == 0:
+        norm = model.fit_norm(rows.s, rows.s_next, symmetries)
+        net = model.init(torch.Generator().manual_seed(config.seed))
+        theta, old_gains = Theta(net, norm, {}), torch.ones(0, robot.space.n_action)
+        start = training.fresh(objectives.split(theta))
+    else:
+        theta = checkpoint.load(out / f"round-{r - 1:03d}.safetensors", robot.name, robot.space).theta
+        old_gains = load_file(out / f"gains-{r - 1:03d}.safetensors")["gains"]
+        fields = replace(config.train, seed=config.seed * 1000 + r - 1)
+        start = training.resume(out / f"train-{r - 1:03d}.safetensors", fields)._replace(step=0)
+    gains = explain(model, theta, rows, old_gains, everything=r in REVISIT)
+    sampler = objectives.Sampler.of(rows)
+    loss = objectives.regression(model, theta.norm, rows, gains, sampler, config.batch, symmetries)
+    fields = replace(config.train, seed=config.seed * 1000 + r)
+    losses: list[float] = []
+    state = training.fit(loss, start, fields, report=lambda p: losses.append(p.loss))
+    net = objectives.join(state.params, theta.norm).net
+    meta = theta.meta | measure(model, Theta(net, theta.norm, {}), rows, gains, sampler)
+    record = {"config": asdict(config), "round": r, "transitions": len(rows), "loss": sum(losses) / max(1, len(losses))}
+    record |= {"git": checkpoint.git_revision()}
+    checkpoint.save(out / f"round-{r:03d}.safetensors", robot.name, model, Theta(net, theta.norm, meta), record)
+    save_file({"gains": gains}, out / f"gains-{r:03d}.safetensors")
+    training.save(out / f"train-{r:03d}.safetensors", state, fields)
+    for old in (*out.glob(f"train-{r - 2:03d}.*"), *out.glob(f"gains-{r - 2:03d}.*")):
+        old.unlink()
+
+
+# The rounds in which old episodes are explained anew: often while the model changes fast.
+REVISIT = frozenset({1, 2, 3, 5, 8, 12, 16, 20, 26, 32, 40, 50, 60, 80, 100})
+
+
+def explain(model: MLP, theta: Theta, rows: data.Rows, old: Tensor, everything: bool) -> Tensor:
+    """The motor gains of every episode (episodes, a): of the new ones, or of all, from the model as it is."""
+    episodes = int(rows.episode.max()) + 1
+    gains = torch.cat((old, torch.ones(episodes - len(old), rows.a.shape[1])))
+    if not theta.meta:
+        return gains
+    return episode_gains(model, theta, rows, torch.arange(0 if everything else len(old), episodes), gains)
+
+
+@torch.no_grad()
+def measure(model: MLP, theta: Theta, rows: data.Rows, gains: Tensor, sampler: objectives.Sampler) -> Params:
+    """Effectiveness' meta parameters: the residual deviation on held-out episodes, and the settings of its filter."""
+    at = sampler.held_out[:: max(1, len(sampler.held_out) // 4000)]
+    a = rows.a[at] * gains[rows.episode[at]]
+    mean = mul(model.psi(theta.net, model.inputs(theta, rows.s[at], a)[None]), theta.net["K"]).mean(1)[0]
+    sigma = (model.target(theta, rows.s[at], rows.s_next[at]) - mean).std(0).clamp_min(1e-3)
+    return {"effectiveness.sigma": sigma, **Effectiveness(model).meta(theta)}
+
+
+__all__ = ["Checkpoint", "LearnConfig", "learn"]

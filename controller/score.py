@@ -1,0 +1,52 @@
+"""What an episode was worth: speed, falls, time to recover; and comparisons over paired seeds."""
+
+import numpy as np
+
+from robots.ant import FALLEN, UPRIGHT
+
+STRIDE = 10  # steps: half a second, over which a gait's speed is steady
+
+
+def falls(upright: np.ndarray) -> np.ndarray:
+    """(b, t) cosine of the torso's tilt -> (b,) falls: drops below FALLEN, each after having stood above UPRIGHT (or at the start)."""
+    count = np.zeros(upright.shape[0], np.int64)
+    standing = np.ones(upright.shape[0], bool)
+    for now in upright.T:
+        fell = standing & (now < FALLEN)
+        count += fell
+        standing = (standing & ~fell) | (now > UPRIGHT)
+    return count
+
+
+def recovery(speed: np.ndarray, onset: int, dt: float) -> float:
+    """(t,) speed per step -> seconds from the damage until the speed, over the half second that follows, is 90% of the steady
+    speed after the damage (mean from 2 s after it on). NaN where less than 4 s follow or the steady speed is not positive; the
+    time that was left where it never happens."""
+    after = speed[onset:]
+    settle = round(2 / dt)
+    if len(after) < 2 * settle:
+        return float("nan")
+    steady = after[settle:].mean()
+    if steady <= 0:
+        return float("nan")
+    ahead = np.convolve(after, np.ones(STRIDE) / STRIDE, mode="valid")  # ahead[i]: mean of after[i : i + STRIDE]
+    reached = (ahead >= 0.9 * steady).nonzero()[0]
+    return float(reached[0] if len(reached) else len(after)) * dt
+
+
+def interval(values: np.ndarray, seed: int = 0, draws: int = 4000) -> tuple[float, float]:
+    """95% bootstrap interval of the mean of (n,)."""
+    rng = np.random.default_rng(seed)
+    means = values[rng.integers(len(values), size=(draws, len(values)))].mean(1)
+    return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
+
+
+def ratio(ours: np.ndarray, theirs: np.ndarray, seed: int = 0, draws: int = 4000) -> tuple[float, float, float]:
+    """Ratio of the means of paired (n,) scores, with its 95% bootstrap interval over pairs. NaN where theirs is not positive."""
+    rng = np.random.default_rng(seed)
+    at = rng.integers(len(ours), size=(draws, len(ours)))
+    below = theirs[at].mean(1)
+    if theirs.mean() <= 0:
+        return float("nan"), float("nan"), float("nan")
+    r = np.where(below > 0, ours[at].mean(1) / np.where(below > 0, below, 1), np.inf)
+    return float(ours.mean() / theirs.mean()), float(np.quantile(r, 0.025)), float(np.quantile(r, 0.975))

@@ -1,0 +1,166 @@
+"""The work that is timed: adapt, rollout, plan and step of one robot, as closures over one network and one recorded walk.
+
+Used by `sealegs bench` and by benchmarks/.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from controller.config import ControllerConfig, PlannerConfig, assemble, make_adapter, make_planner, weights_of
+from dynamics import checkpoint
+from dynamics.adapt.effectiveness import Effectiveness
+from dynamics.adapt.gradient import GrBAL, OnlineSGD
+from dynamics.adapt.last_layer import LastLayer
+from dynamics.mlp import MLP
+from dynamics.types import Params, Theta, Transitions, as_phi
+from planners.mppi import MPPI
+from planners.rollout import evaluate
+from robots.ant import Ant
+from robots.condition import HEALTHY
+
+Work = Callable[[], Any]
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Size:
+    samples: int
+    horizon: int
+
+    def __str__(self) -> str:
+        return f"{self.samples} x {self.horizon}"
+
+
+class Workload(NamedTuple):
+    """A network and what it is run on: `walk` (m, t + 1, s) and `actions` (m, t, a) are m healthy robots under random actions."""
+
+    robot: Ant
+    loaded: checkpoint.Checkpoint
+    walk: Tensor
+    actions: Tensor
+    k: int
+    weights: str  # where they come from
+
+    @property
+    def model(self) -> MLP:
+        return self.loaded.model
+
+    @property
+    def theta(self) -> Theta:
+        return self.loaded.theta
+
+    @property
+    def s(self) -> Tensor:
+        """(1, s) where the first robot stands after k + 1 steps."""
+        return self.walk[:1, self.k + 1]
+
+    @property
+    def recent(self) -> Transitions:
+        """(1, k, .) the first robot's last k transitions."""
+        now = self.walk[:1, 1 : self.k + 1], self.actions[:1, 1 : self.k + 1], self.walk[:1, 2 : self.k + 2]
+        return Transitions(*now, torch.ones(1, self.k, dtype=torch.bool))
+
+
+def make(seed: int, path: Path | None, k: int = 32, robots: int = 16, width: int = 256, depth: int = 3) -> Workload:
+    """path: a checkpoint; None takes the shipped weights, or random ones of this width and depth where none are shipped.
+    Raises CheckpointError."""
+    robot, rng = Ant(threads=1), torch.Generator().manual_seed(seed)
+    start = robot.reset([HEALTHY] * robots, range(seed, seed + robots))
+    actions = (0.6 * MPPI(horizon=k + 1, samples=robots).noise(robots, [rng])[0]).clamp(-1, 1)  # (m, k + 1, a)
+    states = robot.rollout(actions.double().numpy())
+    walk = torch.as_tensor(np.concatenate((start[:, None], states), 1), dtype=torch.float32)
+    path = path or weights_of(robot.name, ControllerConfig().adapter)
+    shipped = path.parent == weights_of(robot.name, "").parent
+    if shipped and not path.exists():
+        loaded = _random(robot, walk, actions, rng, width, depth)
+        weights = "random"
+    else:
+        loaded, weights = checkpoint.load(path, robot.name, robot.space), str(path)
+    theta = loaded.theta
+    loaded = loaded._replace(theta=theta._replace(meta=_fresh_meta(loaded.model, theta) | theta.meta))
+    return Workload(robot, loaded, walk, actions, k, weights)
+
+
+def _random(
+    robot: Ant, walk: Tensor, actions: Tensor, rng: torch.Generator, width: int, depth: int
+) -> checkpoint.Checkpoint:
+    model = MLP(robot.space, width, depth)
+    norm = model.fit_norm(walk[:, :-1].flatten(0, 1), actions.flatten(0, 1), walk[:, 1:].flatten(0, 1))
+    return checkpoint.Checkpoint(model, Theta(model.init(rng), norm, {}), {})
+
+
+def _fresh_meta(model: MLP, theta: Theta) -> Params:
+    """Every adapter's meta parameters before meta-training: a checkpoint carries those of the adapters it was trained for."""
+    meta: Params = {"effectiveness.sigma": torch.ones(model.space.n_delta)}
+    for kind in (OnlineSGD, GrBAL, LastLayer, Effectiveness):
+        meta |= kind(model).meta(theta)
+    return meta
+
+
+def adapt(w: Workload, name: str) -> Work:
+    adapter = make_adapter(name, w.model)
+    carry, recent = adapter.init(w.theta, 1), w.recent
+    return lambda: adapter.adapt(w.theta, carry, recent)
+
+
+def rollout(w: Workload, size: Size, dtype: torch.dtype) -> Work:
+    """Candidates' costs, the weights being cast already."""
+    predict = w.model.stepper(as_phi(w.theta), dtype)
+    actions = candidates(w, size, 1)
+    return lambda: evaluate(predict, w.robot.cost, w.s, actions)
+
+
+def plan(w: Workload, size: Size, dtype: torch.dtype) -> Work:
+    """The default planner, from weights to actions."""
+    config = PlannerConfig(samples=size.samples, horizon=size.horizon)
+    planner = make_planner(config, w.model.space.n_action)
+    memory, rng, phi = planner.init(1), torch.Generator().manual_seed(0), as_phi(w.theta)
+    return lambda: planner.plan(memory, w.model.stepper(phi, dtype), w.s, w.robot.cost, [rng])
+
+
+def mppi(w: Workload, size: Size, dtype: torch.dtype) -> Work:
+    """One iteration of MPPI: what the peer is compared with."""
+    planner = MPPI(w.model.space.n_action, size.horizon, size.samples)
+    memory, rng, phi = planner.init(1), torch.Generator().manual_seed(0), as_phi(w.theta)
+    return lambda: planner.plan(memory, w.model.stepper(phi, dtype), w.s, w.robot.cost, [rng])
+
+
+def step(w: Workload, size: Size, precision: str) -> Work:
+    """The default controller, with a full context window: state in, action out."""
+    config = ControllerConfig(k=w.k, precision="float32" if precision == "float32" else "bfloat16")
+    config = replace(config, planner=replace(config.planner, samples=size.samples, horizon=size.horizon))
+    controller = assemble(w.robot, config, w.loaded)
+    memory = controller.init([0])
+    memory = memory._replace(recent=w.recent, last_s=w.walk[:1, w.k])
+    state = w.s.numpy()
+    return lambda: controller.step(memory, state)
+
+
+def gemm(w: Workload, rows: int, repeat: int = 1) -> Work:
+    """The network's products in float32 for this many rows, and nothing else: the limit at these shapes."""
+    sizes = [w.model.n_in] + [w.model.width] * w.model.depth
+    shapes = [*zip(sizes[:-1], sizes[1:], strict=True), (w.model.n_psi, w.model.space.n_delta)]
+    rng = torch.Generator().manual_seed(0)
+    triples = [
+        (torch.randn(rows, i, generator=rng), torch.randn(i, o, generator=rng), torch.empty(rows, o)) for i, o in shapes
+    ]
+
+    def work() -> None:
+        for _ in range(repeat):
+            for x, y, out in triples:
+                torch.mm(x, y, out=out)
+
+    return work
+
+
+def candidates(w: Workload, size: Size, robots: int) -> Tensor:
+    """(robots, n, h, a) as a planner draws them around zero."""
+    planner = MPPI(w.model.space.n_action, size.horizon, size.samples)
+    noise = planner.noise(size.samples, [torch.Generator().manual_seed(i) for i in range(robots)])
+    return (planner.std * noise).clamp(-1, 1)

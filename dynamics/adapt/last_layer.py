@@ -1,0 +1,61 @@
+"""The last layer in closed form, with a meta-learned prior (Harrison et al. 2018, ALPaCA, eq. 4-5, kept in its dual form).
+
+    K_d | recent = K_d + P Psi^T (Psi P Psi^T + n_d W^-1)^-1 (y_d - Psi K_d),        d = 1 .. outputs
+
+P: diagonal prior covariance of the columns of K, n_d: noise variance of output d, W = diag(gamma^age): forgetting. P, n and gamma are learned
+by predicting what follows the context. The k x k system is what is solved, never one of the size of psi.
+
+`after` runs another adapter first (motor gains, say); the last layer then explains what that one leaves.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dynamics.mlp import MLP, mul
+from dynamics.types import Adapter, Params, Phi, Theta, Transitions, as_phi
+
+
+@dataclass(frozen=True)
+class LastLayer:
+    model: MLP
+    after: Adapter | None = None
+
+    def meta(self, theta: Theta) -> Params:
+        """Fresh meta parameters: log of the diagonal of P (n_psi), log noise (d), logit of the forgetting factor."""
+        return {
+            "last-layer.log_prior": torch.full((self.model.n_psi,), -7.0),
+            "last-layer.log_noise": torch.full((self.model.space.n_delta,), -1.5),
+            "last-layer.logit_gamma": torch.tensor(3.0),
+        }
+
+    def init(self, theta: Theta, b: int) -> Any:
+        return None if self.after is None else self.after.init(theta, b)
+
+    def adapt(self, theta: Theta, carry: Any, recent: Transitions) -> tuple[Phi, Any]:
+        phi = as_phi(theta)
+        if self.after is not None:
+            phi, carry = self.after.adapt(theta, carry, recent)
+        return self.fit(theta, phi, recent), carry
+
+    def fit(self, theta: Theta, phi: Phi, recent: Transitions) -> Phi:
+        """Differentiable in theta. recent (b, k, .) -> phi with K (b, e, n_psi, d)."""
+        meta = theta.meta
+        a = recent.a if phi.gain is None else recent.a * phi.gain[:, None]
+        psi = self.model.psi(phi.net, self.model.inputs(theta, recent.s, a))  # (b, e, k, n_psi)
+        y = self.model.target(theta, recent.s, recent.s_next)[:, None]
+        age = torch.arange(recent.mask.shape[-1] - 1, -1, -1, dtype=torch.float32)
+        root = (meta["last-layer.logit_gamma"].sigmoid() ** (age / 2) * recent.mask)[:, None, :, None]
+        residual = (y - mul(psi, phi.net["K"])) * root  # (b, e, k, d)
+        psi = psi * root
+        spread = psi * meta["last-layer.log_prior"].exp()  # Psi P
+        gram = spread @ psi.mT  # (b, e, k, k)
+        noise = meta["last-layer.log_noise"].exp()
+        eye = torch.eye(gram.shape[-1])
+        system = gram[:, :, None] + noise[:, None, None] * eye  # (b, e, d, k, k)
+        factor = torch.linalg.cholesky(system)
+        weight: Tensor = torch.cholesky_solve(residual.mT[..., None], factor)[..., 0]  # (b, e, d, k)
+        delta = (weight @ spread).mT  # (b, e, n_psi, d)
+        return phi._replace(net=phi.net | {"K": phi.net["K"] + delta})

@@ -1,0 +1,95 @@
+"""Checkpoints: safetensors, with a JSON header that says what they are. Nothing is unpickled.
+
+Tensors are named net.*, norm.* and meta.*. The header, under `sealegs`: format, robot, model (width, depth, ensemble), and a free `record`
+(config, data hash, git revision) that says how they were made.
+"""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from dynamics.mlp import MLP
+from dynamics.types import Theta
+from robots.space import StateSpace
+
+FORMAT = 1
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used. The message names the file, what is wrong and what would be valid."""
+
+
+class Checkpoint(NamedTuple):
+    model: MLP
+    theta: Theta
+    record: dict[str, Any]
+
+
+def save(path: Path, robot: str, model: MLP, theta: Theta, record: dict[str, Any]) -> None:
+    """Write whole, under another name, then rename: a killed run leaves the old file or the new one."""
+    tensors = {
+        f"{group}.{name}": value.detach().contiguous().clone()
+        for group, params in theta._asdict().items()
+        for name, value in params.items()
+    }
+    shape = {"width": model.width, "depth": model.depth, "ensemble": model.ensemble}
+    header = {"format": FORMAT, "robot": robot, "model": shape, "record": record}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".partial")
+    save_file(tensors, temporary, {"sealegs": json.dumps(header)})
+    with open(temporary, "rb+") as f:
+        os.fsync(f.fileno())
+    os.replace(temporary, path)
+
+
+def load(path: Path, robot: str, space: StateSpace) -> Checkpoint:
+    """Raises CheckpointError on anything but a whole checkpoint for this robot with finite weights."""
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {path}; valid: a .safetensors file made by `sealegs train`")
+    try:
+        with safe_open(str(path), "pt") as f:
+            header = json.loads((f.metadata() or {}).get("sealegs", "null"))
+            tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError, json.JSONDecodeError) as e:
+        raise CheckpointError(f"{path} is truncated or not a safetensors file ({e}); valid: one made by `sealegs train`") from e
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise CheckpointError(f"{path} was not written by sealegs (no header of format {FORMAT}); valid: one made by `sealegs train`")
+    if header.get("robot") != robot:
+        raise CheckpointError(f"{path} is for robot {header.get('robot')!r}, wanted {robot!r}")
+    try:
+        model = MLP(space, **{k: int(header["model"][k]) for k in ("width", "depth", "ensemble")})
+    except (KeyError, TypeError, ValueError) as e:
+        raise CheckpointError(f"{path}: bad model header {header.get('model')!r}; valid: width, depth and ensemble") from e
+    theta = Theta({}, {}, {})
+    for name, value in tensors.items():
+        group, _, key = name.partition(".")
+        if group not in Theta._fields:
+            raise CheckpointError(f"{path}: unknown tensor {name!r}; valid: net.*, norm.*, meta.*")
+        if not value.isfinite().all():
+            raise CheckpointError(f"{path}: {name} is not finite; every weight must be")
+        getattr(theta, group)[key] = value
+    expected = {f"net.{n}": w.shape for n, w in model.init(torch.Generator()).items()}
+    expected |= {f"norm.x_{n}": torch.Size([space.n_feature]) for n in ("mean", "std")}
+    expected |= {f"norm.d_{n}": torch.Size([space.n_delta]) for n in ("mean", "std")}
+    for name, shape in expected.items():
+        got = tensors[name].shape if name in tensors else None
+        if got != shape:
+            raise CheckpointError(f"{path}: {name} has shape {got and tuple(got)}, wanted {tuple(shape)}")
+    return Checkpoint(model, theta, header.get("record", {}))
+
+
+def git_revision() -> str:
+    """The commit the code is at, or 'unknown' outside a checkout."""
+    try:
+        here = Path(__file__).resolve().parent
+        return subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=5
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"

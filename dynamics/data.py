@@ -1,0 +1,119 @@
+"""Transitions on disk and in memory.
+
+A dataset is a folder of shards, `shard-00000.safetensors` and so on, each written whole under another name, synced and then renamed:
+a killed run loses at most the batch in flight. A shard holds one batch of robots over time:
+
+    s, s_next (b, t, s)   a (b, t, a)   episode (b, t) int32, counting within the shard; a row's episodes are contiguous
+
+and its metadata say which robot, the `conditions` of the b rows in the notation of robots/condition.py (absent: unknown), and what behaviour
+gathered it.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from dynamics.types import Transitions
+
+
+class DataError(ValueError):
+    """A dataset that cannot be used. The message names the file, the value and what would be valid."""
+
+
+class Rows(NamedTuple):
+    """A dataset flattened to n rows; rows of one episode are contiguous and in order."""
+
+    s: Tensor  # (n, s)
+    a: Tensor  # (n, a)
+    s_next: Tensor  # (n, s)
+    episode: Tensor  # (n,) int64, unique over the dataset
+    shard: Tensor  # (n,) int64, the shard it came from
+    healthy: Tensor  # (n,) bool: recorded as healthy, so its motor gains are known to be 1
+
+    def __len__(self) -> int:
+        return self.s.shape[0]
+
+
+def append(folder: Path, s: Tensor, a: Tensor, s_next: Tensor, episode: Tensor, meta: dict[str, Any]) -> Path:
+    """Add one shard. meta must be JSON-able and name the `robot`. -> its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    taken = [int(p.stem.split("-")[1]) for p in folder.glob("shard-*.safetensors")]
+    path = folder / f"shard-{max(taken, default=-1) + 1:05d}.safetensors"
+    temporary = path.with_suffix(".partial")
+    tensors = {"s": s.float(), "a": a.float(), "s_next": s_next.float(), "episode": episode.int()}
+    save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, {"sealegs": json.dumps(meta)})
+    with open(temporary, "rb+") as f:
+        os.fsync(f.fileno())
+    os.replace(temporary, path)
+    return path
+
+
+def read_shard(path: Path, robot: str, n_state: int, n_action: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """One shard, checked: robot, shapes, finite values, actions within [-1, 1]. Raises DataError."""
+    try:
+        with safe_open(str(path), "pt") as f:
+            meta = json.loads((f.metadata() or {}).get("sealegs", "null"))
+            tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError, json.JSONDecodeError) as e:
+        raise DataError(f"{path} is not a readable shard ({e}); valid: a safetensors file written by `sealegs collect`") from e
+    if not isinstance(meta, dict) or meta.get("robot") != robot:
+        got = meta.get("robot") if isinstance(meta, dict) else None
+        raise DataError(f"{path} holds transitions of robot {got!r}, wanted {robot!r}")
+    b, t = tensors["s"].shape[:2] if "s" in tensors and tensors["s"].dim() == 3 else (0, 0)
+    wanted = {"s": (b, t, n_state), "a": (b, t, n_action), "s_next": (b, t, n_state), "episode": (b, t)}
+    for name, shape in wanted.items():
+        got = tuple(tensors[name].shape) if name in tensors else None
+        if got != shape or b == 0:
+            raise DataError(f"{path}: {name} has shape {got}, wanted (b, t{''.join(f', {n}' for n in shape[2:])})")
+        if not tensors[name].isfinite().all():
+            where = (~tensors[name].isfinite()).nonzero()[0].tolist()
+            raise DataError(f"{path}: {name}{where} is {tensors[name][tuple(where)].item()}; every value must be finite")
+    if tensors["a"].abs().max() > 1 + 1e-6:
+        raise DataError(f"{path}: an action of {tensors['a'].abs().max():.3g} is out of bounds [-1, 1]")
+    return tensors, meta
+
+
+def shards(folder: Path) -> list[Path]:
+    return sorted(folder.glob("shard-*.safetensors"))
+
+
+def load(folder: Path, robot: str, n_state: int, n_action: int) -> Rows:
+    """All shards of a folder. Raises DataError where there is none or one is bad."""
+    paths = shards(folder)
+    if not paths:
+        raise DataError(f"{folder} holds no dataset; valid: a folder with shard-*.safetensors, made by `sealegs collect`")
+    parts: list[Rows] = []
+    episodes = 0
+    for i, path in enumerate(paths):
+        t, meta = read_shard(path, robot, n_state, n_action)
+        # (row, episode within row) -> one running number
+        key = t["episode"].long() + (t["episode"].max().long() + 1) * torch.arange(t["s"].shape[0])[:, None]
+        unique = key.flatten().unique_consecutive(return_inverse=True)[1] + episodes
+        episodes = int(unique.max()) + 1
+        b, steps = t["a"].shape[:2]
+        known = meta.get("conditions") or [""] * b
+        healthy = torch.tensor([c == "healthy" for c in known]).repeat_interleave(steps)
+        parts.append(
+            Rows(*(t[n].flatten(0, 1) for n in ("s", "a", "s_next")), unique, torch.full((b * steps,), i), healthy)
+        )
+    return Rows(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def window(rows: Rows, at: Tensor, past: int, future: int) -> tuple[Transitions, Transitions]:
+    """Windows around rows `at` (w,): the `past` transitions before it and the `future` ones from it on, masked where the
+    episode had not begun or has ended. -> Transitions (w, past, .), (w, future, .)"""
+
+    def cut(offsets: Tensor) -> Transitions:
+        index = at[:, None] + offsets
+        inside = (index >= 0) & (index < len(rows))
+        index = index.clamp(0, len(rows) - 1)
+        mask = inside & (rows.episode[index] == rows.episode[at][:, None])
+        return Transitions(rows.s[index], rows.a[index], rows.s_next[index], mask)
+
+    return cut(torch.arange(-past, 0)), cut(torch.arange(future))

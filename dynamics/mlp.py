@@ -1,0 +1,199 @@
+"""The dynamics model: a functional ensemble of MLPs that predicts the delta, with a Gaussian head.
+
+    x   = (normalised features(s), g * a)                    g: motor gains, 1 unless adapted
+    h   = relu(W3 relu(W2 relu(W1 x)))
+    psi = (h, x, 1)
+    delta = mu + sigma * (K^T psi),   log std = V^T psi (clamped)
+
+The last layer sees x beside h, so that a change which is linear in state or action needs K alone (what the closed-form adapters move).
+Weights carry an ensemble dimension e first; weights adapted per robot carry b before it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dynamics.types import Gaussian, Params, Phi, Theta
+from robots.space import StateSpace
+from robots.symmetry import Symmetry
+
+LOG_STD = (-5.0, 2.0)
+CLIP = 15.0  # normalised features and deltas beyond this many standard deviations are not believed
+
+
+def mul(h: Tensor, w: Tensor) -> Tensor:
+    """(b, e | 1, n, i) @ weights (e, i, o) or (b, e, i, o) -> (b, e, n, o), as one matrix product where weights are shared."""
+    if w.dim() == 4:
+        return h @ w
+    if w.shape[0] == 1:
+        return h @ w[0]
+    b, e, n, i = h.shape
+    flat = h.transpose(0, 1).reshape(e, b * n, i) @ w
+    return flat.view(w.shape[0], b, n, -1).transpose(0, 1)
+
+
+@dataclass(frozen=True)
+class MLP:
+    space: StateSpace
+    width: int = 256
+    depth: int = 3
+    ensemble: int = 1
+
+    @property
+    def n_in(self) -> int:
+        return self.space.n_feature + self.space.n_action
+
+    @property
+    def n_psi(self) -> int:
+        return self.width + self.n_in + 1
+
+    def init(self, rng: torch.Generator) -> Params:
+        """W{i} (e, in, out), b{i} (e, 1, out); K, V (e, n_psi, d). He initialisation (He et al. 2015); the heads start near 0."""
+        sizes = [self.n_in] + [self.width] * self.depth
+        net: Params = {}
+        for i, (n, m) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+            net[f"W{i}"] = torch.randn(self.ensemble, n, m, generator=rng) * (2.0 / n) ** 0.5
+            net[f"b{i}"] = torch.zeros(self.ensemble, 1, m)
+        net["K"] = torch.randn(self.ensemble, self.n_psi, self.space.n_delta, generator=rng) * 0.1 / self.n_psi**0.5
+        net["V"] = torch.zeros(self.ensemble, self.n_psi, self.space.n_delta)
+        return net
+
+    def fit_norm(self, s: Tensor, s_next: Tensor, symmetries: Sequence[Symmetry] = ()) -> Params:
+        """Normalisers from data (n, .), and from its images under the robot's symmetries. Fitted once: stored data and weights
+        keep their meaning as data grow."""
+        x, d = self.space.features(s), self.space.local(s, s_next)
+        if symmetries:
+            x = torch.cat([x @ g.features.T for g in symmetries])
+            d = torch.cat([d @ g.delta.T for g in symmetries])
+        return {
+            "x_mean": x.mean(0), "x_std": x.std(0).clamp_min(1e-3),
+            "d_mean": d.mean(0), "d_std": d.std(0).clamp_min(1e-4),
+        }  # fmt: skip
+
+    def inputs(self, phi: Phi | Theta, s: Tensor, a: Tensor) -> Tensor:
+        """(*b, s), (*b, a) -> (*b, n_in). The action as it acts, were every motor at theta's strength: gains are the caller's."""
+        x = (self.space.features(s) - phi.norm["x_mean"]) / phi.norm["x_std"]
+        return torch.cat((x.clamp(-CLIP, CLIP), a), -1)
+
+    def psi(self, net: Params, x: Tensor) -> Tensor:
+        """(b, n, n_in) -> (b, e, n, n_psi), with weights (e, ., .) or (b, e, ., .)."""
+        h = x = x[:, None]
+        for i in range(self.depth):
+            h = torch.relu(mul(h, net[f"W{i}"]) + net[f"b{i}"])
+        x = x.expand(-1, self.ensemble, -1, -1)
+        return torch.cat((h, x, torch.ones_like(h[..., :1])), -1)
+
+    def target(self, phi: Phi | Theta, s: Tensor, s_next: Tensor) -> Tensor:
+        """(*b, s), (*b, s) -> (*b, d) normalised delta."""
+        y = (self.space.local(s, s_next) - phi.norm["d_mean"]) / phi.norm["d_std"]
+        return y.clamp(-CLIP, CLIP)
+
+    def normalised(self, phi: Phi, s: Tensor, a: Tensor) -> Tensor:
+        """(b, n, s), (b, n, a) -> (b, e, n, d): each member's prediction of the normalised delta."""
+        if phi.gain is not None:
+            a = a * phi.gain[:, None]
+        return mul(self.psi(phi.net, self.inputs(phi, s, a)), phi.net["K"])
+
+    def predict(self, phi: Phi, s: Tensor, a: Tensor) -> Gaussian:
+        """(b, n, s), (b, n, a) -> Gaussian (b, n, d): the ensemble's mixture, matched in its first two moments
+        (Lakshminarayanan et al. 2017, eq. 2)."""
+        if phi.gain is not None:
+            a = a * phi.gain[:, None]
+        psi = self.psi(phi.net, self.inputs(phi, s, a))
+        mean = mul(psi, phi.net["K"])
+        var = (2 * mul(psi, phi.net["V"]).clamp(*LOG_STD)).exp()
+        total = var.mean(1) + mean.var(1, correction=0)
+        return Gaussian(
+            phi.norm["d_mean"] + phi.norm["d_std"] * mean.mean(1), phi.norm["d_std"] * total.sqrt()
+        )
+
+    def stepper(self, phi: Phi, dtype: torch.dtype = torch.float32) -> Callable[[Tensor, Tensor], Tensor]:
+        """-> predict(s (b, n, s), a (b, n, a)) -> s_next (b, n, s), for the planner's hot loop.
+
+        The ensemble's mean is not taken: candidates are dealt to the members in turn, so an ensemble costs what one model costs.
+        Everything inside is feature-major, (feature, b, n): features, state and delta are then rows, which are cut and joined
+        without a copy. Weights are cast once and buffers reused. Only for planning: no gradient.
+        """
+        e, space, norm = self.ensemble, self.space, phi.norm
+        members = [self._member(phi.net, i, dtype) for i in range(e)]
+        mean, inv_std, d_mean, d_std = (
+            v[:, None, None] for v in (norm["x_mean"], 1 / norm["x_std"], norm["d_mean"], norm["d_std"])
+        )
+        gain = None if phi.gain is None else phi.gain.mT[:, :, None]
+
+        @torch.no_grad()
+        def predict(s: Tensor, a: Tensor) -> Tensor:
+            s = s.movedim(-1, 0).contiguous().movedim(0, -1)
+            x = (space.features(s).movedim(-1, 0) - mean).mul_(inv_std).clamp_(-CLIP, CLIP)
+            a = a.movedim(-1, 0) if gain is None else a.movedim(-1, 0) * gain
+            y = torch.empty(space.n_delta, *x.shape[1:])
+            for i, member in enumerate(members):
+                y[..., i::e] = member(x[..., i::e], a[..., i::e])
+            return space.retract(s, y.clamp_(-CLIP, CLIP).mul_(d_std).add_(d_mean).movedim(0, -1))
+
+        return predict
+
+    def _member(self, net: Params, i: int, dtype: torch.dtype) -> Callable[[Tensor, Tensor], Tensor]:
+        """-> f(x (f, b, n), a (a, b, n)) -> normalised delta (d, b, n) of member i, valid until the next call."""
+        width, n_feature, n_delta = self.width, self.space.n_feature, self.space.n_delta
+        # psi ends in (x, 1), which is the first layer's input too: its bias is a row of its weights.
+        first = _own(torch.cat((net["W0"], net["b0"]), -2), i, dtype)
+        layers = [(_own(net[f"W{j}"], i, dtype), _own(net[f"b{j}"], i, dtype)) for j in range(1, self.depth)]
+        # Zeros below the head: products with a multiple of 16 rows are quicker.
+        head = _own(torch.nn.functional.pad(net["K"], (0, -n_delta % 16)), i, dtype)
+        # The 1 of psi: NaN or infinite weights make it NaN, so that they reach the delta through a relu that may hide them.
+        one = 1 + 0 * sum(w.sum((-2, -1)) for w in (first, *(w for layer in layers for w in layer))).view(-1, 1)
+        buffers: dict[tuple[int, int], tuple[Tensor, Tensor, list[tuple[Tensor | None, ...]]]] = {}
+
+        def allocate(b: int, n: int) -> tuple[Tensor, Tensor, list[tuple[Tensor | None, ...]]]:
+            psi, hidden, y = (torch.empty(rows, b, n, dtype=dtype) for rows in (self.n_psi, width, head.shape[-2]))
+            psi[-1] = one
+            products, h = [], psi[width:]
+            for j, (w, bias) in enumerate([(first, None), *layers]):
+                out = psi[:width] if (self.depth - j) % 2 else hidden  # in turn, so that the last layer writes into psi
+                products.append((w, bias, _facing(w, h), _facing(w, out)))
+                h = out
+            products.append((head, None, _facing(head, psi), _facing(head, y)))
+            return psi[width:-1], y[:n_delta], products
+
+        def forward(x: Tensor, a: Tensor) -> Tensor:
+            size = (x.shape[1], x.shape[2])
+            if size not in buffers:
+                buffers[size] = allocate(*size)
+            inputs, y, products = buffers[size]
+            inputs[:n_feature], inputs[n_feature:] = x, a
+            for product in products[:-1]:
+                _relu_(_affine(*product))
+            _affine(*products[-1])
+            return y
+
+        return forward
+
+
+def _own(w: Tensor, i: int, dtype: torch.dtype) -> Tensor:
+    """Member i of weights (e, i, o) or (b, e, i, o) -> (o, i) where all robots share them, (b, o, i) where each has its own."""
+    w = w[i] if w.dim() == 3 else w[:, i]
+    return (w[0] if w.dim() == 3 and w.shape[0] == 1 else w).to(dtype).mT.contiguous()
+
+
+def _facing(w: Tensor, h: Tensor) -> Tensor:
+    """h (i, b, n) as weights from `_own` can multiply it, without a copy: (i, b n) or (b, i, n)."""
+    return h.view(h.shape[0], -1) if w.dim() == 2 else h.transpose(0, 1)
+
+
+def _affine(w: Tensor, bias: Tensor | None, h: Tensor, out: Tensor) -> Tensor:
+    """out = w h + bias, all as from `_own` and `_facing`."""
+    if bias is None:
+        return (torch.mm if w.dim() == 2 else torch.bmm)(w, h, out=out)
+    return (torch.addmm if w.dim() == 2 else torch.baddbmm)(bias, w, h, out=out)
+
+
+def _relu_(h: Tensor) -> Tensor:
+    """In place. A bfloat16 is negative where the int16 of the same bits is, and the integer maximum takes half the time; it sends a
+    NaN with its sign bit set to 0."""
+    if h.dtype == torch.bfloat16:
+        h.view(torch.int16).clamp_min_(0)
+        return h
+    return h.relu_()

@@ -1,0 +1,167 @@
+"""fit: minimise a loss over batches, with validation, early stopping and exact resumption.
+
+Every batch is drawn by a generator seeded with (seed, step), and the optimiser's state is saved with the weights, so that a run killed at any
+moment and resumed ends bit-identical to one that was not.
+"""
+
+import json
+import math
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from dynamics.types import Params
+
+Loss = Callable[[Params, torch.Generator], Tensor]  # params, generator for the batch -> scalar
+
+
+class ResumeError(ValueError):
+    """A training state that does not belong to this run."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    steps: int = 2000
+    lr: float = 1e-3
+    """outer learning rate (Adam)"""
+    decay_from: float = 0.6
+    """fraction of the steps after which the rate drops to `decay_to` of itself"""
+    decay_to: float = 0.3
+    clip: float = 5.0
+    """largest gradient norm"""
+    validate_every: int = 0
+    """steps between validations; 0: never, and the last weights are kept instead of the best"""
+    patience: int = 10
+    """validations without improvement before stopping"""
+    save_every: int = 500
+    seed: int = 0
+
+
+class Progress(NamedTuple):
+    """What is reported after a step. validation is NaN between validations."""
+
+    step: int
+    loss: float
+    validation: float
+
+
+class State(NamedTuple):
+    params: Params
+    adam: Params  # first.*, second.* moments and count
+    best: Params
+    step: int
+    best_loss: float
+    stale: int  # validations since the best
+
+
+def fresh(params: Params) -> State:
+    zero = {f"{m}.{n}": torch.zeros_like(w) for n, w in params.items() for m in ("first", "second")}
+    return State(params, zero | {"count": torch.zeros(())}, params, 0, math.inf, 0)
+
+
+def fit(
+    loss: Loss,
+    start: State,
+    config: TrainConfig,
+    validate: Callable[[Params], float] | None = None,
+    save_to: Path | None = None,
+    report: Callable[[Progress], None] | None = None,
+) -> State:
+    """Run from start.step to config.steps. Returns the last state; `best` holds the weights of the lowest validation loss, or the last ones
+    where nothing is validated. Raises FloatingPointError where the loss is not finite."""
+    params = {n: w.detach().clone().requires_grad_() for n, w in start.params.items()}
+    optimiser = torch.optim.Adam(list(params.values()), lr=config.lr)
+    _set_adam(optimiser, params, start.adam)
+    best, best_loss, stale = start.best, start.best_loss, start.stale
+    step = start.step
+    for step in range(start.step + 1, config.steps + 1):
+        late = step > config.decay_from * config.steps
+        optimiser.param_groups[0]["lr"] = config.lr * (config.decay_to if late else 1.0)
+        rng = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+        value = loss(params, rng)
+        if not value.isfinite():
+            raise FloatingPointError(f"the training loss became {value.item()} at step {step}; lower --lr")
+        optimiser.zero_grad()
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(params.values(), config.clip)
+        optimiser.step()
+        validation = math.nan
+        if validate is not None and config.validate_every and step % config.validate_every == 0:
+            validation = validate(_plain(params))
+            if validation < best_loss:
+                best, best_loss, stale = _plain(params), validation, 0
+            else:
+                stale += 1
+        if report is not None:
+            report(Progress(step, float(value.detach()), validation))
+        if save_to is not None and step % config.save_every == 0:
+            state = State(_plain(params), _get_adam(optimiser, params), best, step, best_loss, stale)
+            save(save_to, state, config)
+        if stale >= config.patience:
+            break
+    last = _plain(params)
+    return State(last, _get_adam(optimiser, params), best if best_loss < math.inf else last, step, best_loss, stale)
+
+
+def _plain(params: Params) -> Params:
+    return {n: w.detach().clone() for n, w in params.items()}
+
+
+def _set_adam(optimiser: torch.optim.Adam, params: Params, adam: Params) -> None:
+    if adam["count"] == 0:
+        return
+    for n, w in params.items():
+        optimiser.state[w] = {
+            "step": adam["count"].clone(),
+            "exp_avg": adam[f"first.{n}"].clone(),
+            "exp_avg_sq": adam[f"second.{n}"].clone(),
+        }
+
+
+def _get_adam(optimiser: torch.optim.Adam, params: Params) -> Params:
+    out: Params = {"count": torch.zeros(())}
+    for n, w in params.items():
+        state = optimiser.state[w]
+        out[f"first.{n}"] = state["exp_avg"].clone() if state else torch.zeros_like(w)
+        out[f"second.{n}"] = state["exp_avg_sq"].clone() if state else torch.zeros_like(w)
+        if state:
+            out["count"] = state["step"].clone()
+    return out
+
+
+def save(path: Path, state: State, config: Any) -> None:
+    """Atomically: a killed run leaves the last whole state."""
+    groups = {"params": state.params, "adam": state.adam, "best": state.best}
+    tensors = {f"{g}.{n}": w.contiguous().clone() for g, params in groups.items() for n, w in params.items()}
+    header = {"step": state.step, "best_loss": state.best_loss, "stale": state.stale, "config": asdict(config)}
+    temporary = path.with_suffix(".partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, temporary, {"sealegs": json.dumps(header)})
+    with open(temporary, "rb+") as f:
+        os.fsync(f.fileno())
+    os.replace(temporary, path)
+
+
+def resume(path: Path, config: Any) -> State:
+    """Raises ResumeError where there is no state, or one of another configuration."""
+    try:
+        with safe_open(str(path), "pt") as f:
+            header = json.loads((f.metadata() or {}).get("sealegs", "null"))
+            tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError, json.JSONDecodeError) as e:
+        raise ResumeError(f"nothing to resume at {path} ({e}); valid: the --out folder of a training run that was cut off") from e
+    if not isinstance(header, dict) or header.get("config") != asdict(config):
+        theirs = header.get("config") if isinstance(header, dict) else None
+        raise ResumeError(f"{path} was written with other settings ({theirs}); valid: the settings it began with")
+    groups: dict[str, Params] = {"params": {}, "adam": {}, "best": {}}
+    for name, value in tensors.items():
+        group, _, key = name.partition(".")
+        groups[group][key] = value
+    return State(**groups, step=header["step"], best_loss=header["best_loss"], stale=header["stale"])

@@ -1,0 +1,133 @@
+"""Settings of adapters that are a handful of scalars: chosen on recorded data with changes of dynamics spliced in."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dynamics.adapt.effectiveness import normal_equations, solve
+from dynamics.adapt.gradient import OnlineSGD
+from dynamics.data import Rows, window
+from dynamics.mlp import MLP
+from dynamics.types import Theta, Transitions, as_phi
+
+
+def tune_filter(
+    model: MLP, theta: Theta, rows: Rows, seed: int, progress: Callable[[str, int, int], None],
+    sequences: int = 256, length: int = 48, steps: int = 400,
+) -> tuple[Theta, dict[str, Any]]:  # fmt: skip
+    """Meta-learn discount, inflation and prior precision of the gain filter by gradient descent on what they are for: predicting the
+    next transitions.
+
+    A sequence is `length` transitions of one held-out episode, followed by `length` of another whose motors differ (half of the sequences
+    stay with one episode): the discount is learned from changes, which no single recording holds. The normal equations are taken at the
+    gains that explain each transition's own window, so each prediction error is a quadratic in g and the filter is differentiable in
+    its settings.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    pieces = []
+    for half in range(2):
+        at = _starts(rows, sequences, length, rng)
+        if half == 1:
+            stay = torch.arange(sequences) % 2 == 0
+            at = torch.where(stay & _room(rows, pieces[0][1], 2 * length), pieces[0][1] + length, at)
+        _, t = window(rows, at, 0, length)
+        gain = torch.ones(sequences, model.space.n_action)
+        for _ in range(3):
+            h, r = normal_equations(model, theta.net, theta.norm, theta.meta["effectiveness.sigma"], gain, t)
+            gain = solve(h.sum(1) / 10.0, r.sum(1) / 10.0, torch.full((model.space.n_action,), 0.5))
+        h, r = normal_equations(model, theta.net, theta.norm, theta.meta["effectiveness.sigma"], gain, t)
+        pieces.append(((h, r), at))
+    h = torch.cat([p[0][0] for p in pieces], 1)  # (n, 2 length, a, a)
+    r = torch.cat([p[0][1] for p in pieces], 1)
+    meta = theta.meta
+    free = {
+        "gamma": torch.logit(meta["effectiveness.gamma"]).clone(),
+        "inflation": meta["effectiveness.inflation"].log().clone(),
+        "precision": meta["effectiveness.precision"].log().mean().clone(),
+    }
+    train_half, held = slice(0, None, 2), slice(1, None, 2)
+    for w in free.values():
+        w.requires_grad_()
+    optimiser = torch.optim.Adam(list(free.values()), lr=0.05)
+    first = float(_filter_error(free, h[held], r[held]).detach())
+    best, best_loss = {k: w.detach().clone() for k, w in free.items()}, first
+    for step in range(1, steps + 1):
+        loss = _filter_error(free, h[train_half], r[train_half])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        if step % 20 == 0:
+            with torch.no_grad():
+                now = float(_filter_error(free, h[held], r[held]))
+            if now < best_loss:
+                best, best_loss = {k: w.detach().clone() for k, w in free.items()}, now
+            progress("train effectiveness", step, steps)
+    learned = {
+        "effectiveness.gamma": best["gamma"].sigmoid(),
+        "effectiveness.inflation": best["inflation"].exp(),
+        "effectiveness.precision": best["precision"].exp().expand(model.space.n_action).clone(),
+    }
+    record = {"validation_before": first, "validation": best_loss} | {
+        k.split(".")[1]: float(v.mean()) for k, v in learned.items()
+    }
+    return theta._replace(meta=meta | learned), record
+
+
+def _filter_error(free: dict[str, Tensor], h: Tensor, r: Tensor) -> Tensor:
+    """Mean of (g^T H g - 2 g^T r) of the next transition under the gains filtered so far: its squared error, up to a constant."""
+    n, length, a, _ = h.shape
+    gamma, c = free["gamma"].sigmoid(), free["inflation"].exp()
+    precision = free["precision"].exp().expand(a)
+    hs, rs = torch.zeros(n, a, a), torch.zeros(n, a)
+    gains = []
+    for t in range(length):
+        g = torch.linalg.solve(hs / c + torch.diag_embed(precision.expand(n, a)), rs / c + precision)
+        gains.append(g)
+        hs = gamma * hs + h[:, t]
+        rs = gamma * rs + r[:, t]
+    g = torch.stack(gains, 1)
+    return ((h @ g[..., None])[..., 0] * g - 2 * g * r).sum(-1).mean()
+
+
+def _starts(rows: Rows, count: int, length: int, rng: torch.Generator) -> Tensor:
+    """Random rows of held-out episodes with `length` rows of their episode still to come."""
+    at = torch.arange(len(rows))
+    ok = (rows.episode % 8 == 7) & _room(rows, at, length)
+    candidates = at[ok]
+    if not len(candidates):
+        raise ValueError(f"no held-out episode is {length} transitions long")
+    return candidates[torch.randint(len(candidates), (count,), generator=rng)]
+
+
+def _room(rows: Rows, at: Tensor, length: int) -> Tensor:
+    end = (at + length - 1).clamp_max(len(rows) - 1)
+    return (at + length <= len(rows)) & (rows.episode[at] == rows.episode[end])
+
+
+def tune_online_sgd(adapter: OnlineSGD, theta: Theta, rows: Rows, past: int, seed: int, count: int = 24, ticks: int = 40) -> tuple[Theta, dict[str, Any]]:
+    """The rate, of a grid, with the lowest error on the transition that comes next, over `ticks` ticks on held-out episodes."""
+    rng = torch.Generator().manual_seed(seed)
+    at = _starts(rows, count, ticks + 1, rng)
+    errors: dict[float, float] = {}
+    for rate in (0.001, 0.003, 0.01, 0.03, 0.1):
+        trial = theta._replace(meta=theta.meta | {"online-sgd.log_rate": torch.tensor(rate).log()})
+        carry, total = adapter.init(trial, count), 0.0
+        phi = as_phi(trial)
+        for t in range(ticks):
+            before, ahead = window(rows, at + t, past, 1)
+            # The past of the first tick lies before the sequence: it is context, as in closed loop.
+            total += _error(adapter.model, phi, ahead)
+            before = Transitions(*(torch.cat((b[:, 1:], x), 1) for b, x in zip(before, ahead, strict=True)))
+            phi, carry = adapter.adapt(trial, carry, before)
+        errors[rate] = total / ticks
+    best = min(errors, key=lambda r: errors[r] if errors[r] == errors[r] else float("inf"))
+    meta = theta.meta | {"online-sgd.log_rate": torch.tensor(best).log()}
+    return theta._replace(meta=meta), {"online_sgd_errors": {str(k): v for k, v in errors.items()}, "online_sgd_rate": best}
+
+
+@torch.no_grad()
+def _error(model: MLP, phi, t: Transitions) -> float:
+    error = model.normalised(phi, t.s, t.a).mean(1) - model.target(phi, t.s, t.s_next)
+    return float(error.square().mean())

@@ -1,0 +1,69 @@
+"""The types that flow between the parts. Shapes: *b any batch, k context length, s state, a action, d delta, e ensemble."""
+
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+Params = dict[str, Tensor]
+
+
+class Transitions(NamedTuple):
+    """The last k transitions, oldest first."""
+
+    s: Tensor  # (*b, k, s)
+    a: Tensor  # (*b, k, a), as commanded
+    s_next: Tensor  # (*b, k, s)
+    mask: Tensor  # (*b, k) bool; False pads a short history
+
+
+class Theta(NamedTuple):
+    """The meta-learned model. Never mutated.
+
+    net   the network's weights: see MLP.init
+    norm  means and standard deviations of features and deltas, fitted once and kept with the weights
+    meta  what the adapters learned across tasks, keyed `<adapter>.<name>`: inner rates, prior precisions
+    """
+
+    net: Params
+    norm: Params
+    meta: Params
+
+
+class Phi(NamedTuple):
+    """The model re-fitted to the present. Tensors of `net` are theta's own, or carry a leading robot dimension b.
+
+    gain  (b, a) or None: the effect of each motor as a factor of the one theta knows
+    """
+
+    net: Params
+    norm: Params
+    gain: Tensor | None = None
+
+
+class Gaussian(NamedTuple):
+    """A diagonal Gaussian over the delta, in delta units."""
+
+    mean: Tensor  # (*b, d)
+    std: Tensor  # (*b, d)
+
+
+class Adapter(Protocol):
+    """phi = adapt(theta, recent), with a carry for those that remember. Pure."""
+
+    def init(self, theta: Theta, b: int) -> Any: ...
+
+    def adapt(self, theta: Theta, carry: Any, recent: Transitions) -> tuple[Phi, Any]: ...
+
+
+def as_phi(theta: Theta) -> Phi:
+    """The model without adaptation."""
+    return Phi(theta.net, theta.norm)
+
+
+def map_params(f: Any, params: Params) -> Params:
+    return {name: f(value) for name, value in params.items()}
+
+
+def detach(theta: Theta) -> Theta:
+    return Theta(*(map_params(torch.Tensor.detach, group) for group in theta))

@@ -1,0 +1,30 @@
+"""The planner's protocol. A planner sees `predict` and `cost`, never a network or an adapter."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+Predict = Callable[[Tensor, Tensor], Tensor]  # (b, n, s), (b, n, a) -> (b, n, s)
+Cost = Callable[[Tensor, Tensor, Tensor], Tensor]  # (b, n, s), (b, n, a), (b, n, s) -> (b, n)
+
+
+class Plan(NamedTuple):
+    """Actions for the next h steps, within bounds, and what the planner expects them to cost."""
+
+    actions: Tensor  # (b, h, a)
+    cost: Tensor  # (b,), +inf where every candidate failed
+    valid: Tensor  # (b,) bool: at least one candidate had a finite cost
+
+
+class Planner(Protocol):
+    """`init` makes the memory (the warm start), `plan` returns the next; nothing mutates but the generators."""
+
+    def init(self, b: int) -> Any: ...
+
+    def plan(
+        self, memory: Any, predict: Predict, s: Tensor, cost: Cost, rngs: Sequence[torch.Generator]
+    ) -> tuple[Plan, Any]:
+        """s (b, s) and one generator per robot -> plan, memory. A robot's plan depends on its own generator alone."""
+        ...

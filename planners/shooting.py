@@ -1,0 +1,107 @@
+"""The loop that all sampling planners share: propose, score, refit, shift.
+
+    mean <- shift(last plan)
+    repeat:  a_j = clip(mean + std * noise_j),  J_j = cost of a_j,  (mean, std) <- refit(a, J)
+
+An algorithm is its `refit`, and three switches: whether it iterates, keeps elites, and shrinks the deviation.
+Noise is first-order coloured over the horizon, n_t = beta n_{t-1} + sqrt(1 - beta^2) e_t (cf. Pinneri et al. 2020, sec. 3.1, which
+uses power-law noise): neighbouring actions agree, so candidates move the robot instead of shaking it.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from planners.planner import Cost, Plan, Predict
+from planners.rollout import evaluate
+
+
+class Memory(NamedTuple):
+    """The warm start: the last plan and its elites, not yet shifted."""
+
+    mean: Tensor  # (b, h, a)
+    elites: Tensor  # (b, m, h, a); m = 0 for planners that keep none
+
+
+@dataclass(frozen=True)
+class Shooting(ABC):
+    """Settings of every sampling planner. Actions are bounded by [low, high]."""
+
+    n_action: int = 8
+    horizon: int = 12
+    samples: int = 128
+    iterations: int = 2
+    std: float = 0.6
+    std_floor: float = 0.1
+    beta: float = 0.7
+    low: float = -1.0
+    high: float = 1.0
+
+    @property
+    def keep(self) -> int:
+        """Elites carried to the next iteration and the next step."""
+        return 0
+
+    @abstractmethod
+    def refit(self, mean: Tensor, std: Tensor, actions: Tensor, costs: Tensor) -> tuple[Tensor, Tensor]:
+        """mean, std (b, h, a), candidates (b, n, h, a), costs (b, n) -> mean, std. Costs may be +inf, but not all of a robot's."""
+
+    def choose(self, mean: Tensor, best: Tensor) -> Tensor:
+        """What is carried out: the refitted mean, unless the algorithm says otherwise. (b, h, a), (b, h, a) -> (b, h, a)"""
+        return mean
+
+    def init(self, b: int) -> Memory:
+        middle = (self.low + self.high) / 2
+        mean = torch.full((b, self.horizon, self.n_action), middle)
+        return Memory(mean, mean[:, None].expand(-1, self.keep, -1, -1))
+
+    def noise(self, n: int, rngs: Sequence[torch.Generator]) -> Tensor:
+        """-> (b, n, h, a), unit variance, coloured over h. Robot i draws from rngs[i] alone."""
+        shape = (n, self.horizon, self.n_action)
+        white = torch.stack([torch.randn(shape, generator=rng) for rng in rngs])
+        if self.beta > 0:
+            fresh = (1 - self.beta**2) ** 0.5
+            for t in range(1, self.horizon):
+                white[:, :, t].mul_(fresh).add_(white[:, :, t - 1], alpha=self.beta)
+        return white
+
+    @torch.no_grad()
+    def plan(
+        self, memory: Memory, predict: Predict, s: Tensor, cost: Cost, rngs: Sequence[torch.Generator]
+    ) -> tuple[Plan, Memory]:
+        b = s.shape[0]
+        mean, elites = _shift(memory.mean), _shift(memory.elites)
+        std = torch.full_like(mean, self.std)
+        best, best_cost = mean, torch.full((b,), torch.inf)
+        for i in range(self.iterations):
+            fresh = self.noise(self.samples - elites.shape[1] - 1, rngs)
+            fresh = (mean[:, None] + std[:, None] * fresh).clamp_(self.low, self.high)
+            actions = torch.cat((mean[:, None], elites, fresh), 1)
+            costs = evaluate(predict, cost, s, actions)
+            low, at = costs.min(1)
+            improved = low < best_cost
+            best = torch.where(improved[:, None, None], actions[torch.arange(b), at], best)
+            best_cost = torch.minimum(low, best_cost)
+            alive = low.isfinite()[:, None, None]
+            # Where nothing is finite there is nothing to refit: keep the mean, and say so in `valid`.
+            mean_new, std_new = self.refit(mean, std, actions, torch.where(alive[..., 0], costs, 0.0))
+            mean = torch.where(alive, mean_new, mean).clamp(self.low, self.high)
+            std = torch.where(alive, std_new, std).clamp_min(self.std_floor)
+            if self.keep:
+                elites = _take(actions, costs.topk(self.keep, dim=1, largest=False).indices)
+        plan = Plan(self.choose(mean, best), best_cost, best_cost.isfinite())
+        return plan, Memory(mean, elites)
+
+
+def _shift(x: Tensor) -> Tensor:
+    """(..., h, a): drop the action that was carried out, repeat the last."""
+    return torch.cat((x[..., 1:, :], x[..., -1:, :]), -2)
+
+
+def _take(actions: Tensor, index: Tensor) -> Tensor:
+    """(b, n, h, a), (b, m) -> (b, m, h, a)."""
+    return actions.gather(1, index[:, :, None, None].expand(-1, -1, *actions.shape[2:]))

@@ -1,0 +1,53 @@
+"""Pictures of a MuJoCo robot. OpenGL is looked for where it is needed, and its absence is one sentence."""
+
+import os
+from collections.abc import Iterable
+
+import mujoco
+import numpy as np
+
+BROKEN = (0.85, 0.2, 0.15, 1.0)
+
+
+class RenderError(RuntimeError):
+    """No OpenGL. The message names the package that would give it."""
+
+
+class Camera:
+    """Follows the robot from the side. A context manager: OpenGL contexts must be closed."""
+
+    def __init__(self, model: mujoco.MjModel, width: int = 480, height: int = 360):
+        self._model = model
+        self._data = mujoco.MjData(model)
+        self._rgba = model.geom_rgba.copy()
+        self._material = model.geom_matid.copy()
+        try:
+            self._renderer = mujoco.Renderer(model, height, width)
+        except Exception as e:  # each OpenGL loader fails in its own way
+            raise RenderError(
+                f"no video: OpenGL was not found ({type(e).__name__}, MUJOCO_GL={os.environ.get('MUJOCO_GL', 'unset')}); "
+                "the Debian package libegl1 (set MUJOCO_GL=egl) or libosmesa6 (MUJOCO_GL=osmesa) would give it"
+            ) from e
+        self._view = mujoco.MjvCamera()
+        self._view.distance, self._view.elevation, self._view.azimuth = 6.0, -20.0, 90.0
+
+    def draw(self, qpos: np.ndarray, broken: Iterable[int] = ()) -> np.ndarray:
+        """(nq,) -> (height, width, 3) uint8; geoms in `broken` are red."""
+        self._model.geom_rgba[:] = self._rgba
+        self._model.geom_matid[:] = self._material
+        for geom in broken:
+            self._model.geom_matid[geom] = -1
+            self._model.geom_rgba[geom] = BROKEN
+        self._data.qpos[:] = qpos
+        mujoco.mj_forward(self._model, self._data)
+        self._view.lookat[:] = (qpos[0], qpos[1], 0.4)
+        self._renderer.update_scene(self._data, self._view)
+        return self._renderer.render()
+
+    def __enter__(self) -> "Camera":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._renderer.close()
+        self._model.geom_rgba[:] = self._rgba
+        self._model.geom_matid[:] = self._material

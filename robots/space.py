@@ -1,0 +1,188 @@
+"""State spaces: what the simulator or the sensors report <-> what the network sees.
+
+Rotations live in this file and nowhere else. A space offers three maps, all batched over any leading shape:
+
+    features(s)       -> x          the network's input, invariant to whatever the dynamics are invariant to
+    local(s, s_next)  -> delta      the change from s to s_next, in the tangent space at s
+    retract(s, delta) -> s_next     its inverse: retract(s, local(s, s')) = s'
+
+(names after Absil, Mahony, Sepulchre 2008, Optimization Algorithms on Matrix Manifolds, ch. 4).
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class StateSpace(Protocol):
+    """The three maps and their sizes."""
+
+    @property
+    def n_state(self) -> int: ...
+    @property
+    def n_feature(self) -> int: ...
+    @property
+    def n_delta(self) -> int: ...
+    @property
+    def n_action(self) -> int: ...
+    def features(self, s: Tensor) -> Tensor: ...
+    def local(self, s: Tensor, s_next: Tensor) -> Tensor: ...
+    def retract(self, s: Tensor, delta: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Euclidean:
+    """A state that is a plain vector: features are the state, the delta is the difference."""
+
+    n_state: int
+    n_action: int
+
+    @property
+    def n_feature(self) -> int:
+        return self.n_state
+
+    @property
+    def n_delta(self) -> int:
+        return self.n_state
+
+    def features(self, s: Tensor) -> Tensor:
+        return s
+
+    def local(self, s: Tensor, s_next: Tensor) -> Tensor:
+        return s_next - s
+
+    def retract(self, s: Tensor, delta: Tensor) -> Tensor:
+        return s + delta
+
+
+@dataclass(frozen=True)
+class FloatingBase:
+    """A free-floating body with n joints.
+
+    State, 15 + 2n numbers:
+
+        p      (3)  base position in the world [m]
+        f, u   (6)  world x axis ("forward") and world z axis ("up") in body coordinates: two rows of the
+                    rotation matrix, so q and -q are one state and nothing jumps
+        q      (n)  joint positions [rad]
+        v      (3)  linear velocity in body coordinates [m/s]
+        w      (3)  angular velocity in body coordinates [rad/s]
+        qd     (n)  joint velocities [rad/s]
+
+    Features, 10 + 2n numbers: height, u, q, v, w, qd. World x, y and heading are left out, because on flat ground
+    the dynamics do not depend on them.
+
+    Delta, 12 + 2n numbers: displacement in body coordinates [m], rotation vector in body coordinates [rad], change
+    of q, v, w, qd.
+    """
+
+    n_joints: int
+    n_action: int
+
+    @property
+    def n_state(self) -> int:
+        return 15 + 2 * self.n_joints
+
+    @property
+    def n_feature(self) -> int:
+        return 10 + 2 * self.n_joints
+
+    @property
+    def n_delta(self) -> int:
+        return 12 + 2 * self.n_joints
+
+    def features(self, s: Tensor) -> Tensor:
+        return torch.cat((s[..., 2:3], s[..., 6:]), -1)
+
+    def local(self, s: Tensor, s_next: Tensor) -> Tensor:
+        rot, rot_next = rotation(s), rotation(s_next)
+        moved = (rot.mT @ (s_next[..., :3] - s[..., :3])[..., None])[..., 0]
+        turned = rotation_log(rot.mT @ rot_next)
+        return torch.cat((moved, turned, s_next[..., 9:] - s[..., 9:]), -1)
+
+    def retract(self, s: Tensor, delta: Tensor) -> Tensor:
+        """Rodrigues' formula keeps f and u orthonormal to rounding; it does not repair rows that were not. Components come first in
+        memory (the result is a view), because the planner's hot loop then works on whole contiguous rows."""
+        s, delta = s.movedim(-1, 0), delta.movedim(-1, 0)
+        f, u, moved, turned = s[3:6], s[6:9], delta[:3], delta[3:6]
+        left = torch.linalg.cross(u, f, dim=0)
+        p = s[:3] + torch.stack(((f * moved).sum(0), (left * moved).sum(0), (u * moved).sum(0)))
+        angle = turned.square().sum(0).add(1e-24).sqrt()  # the constant keeps the gradient finite at no rotation
+        axis, sin, cos = turned / angle, angle.sin(), angle.cos()
+        sin_axis, versin_axis = sin * axis, axis - cos * axis
+
+        def turn(r: Tensor) -> Tensor:  # R' = R exp(w^), so a row r becomes exp(-w^) r
+            return cos * r - torch.linalg.cross(sin_axis, r, dim=0) + (axis * r).sum(0) * versin_axis
+
+        return torch.cat((p, turn(f), turn(u), s[9:] + delta[6:])).movedim(0, -1)
+
+    def from_mujoco(self, qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray:
+        """(*b, 7 + n), (*b, 6 + n) -> (*b, 15 + 2n). MuJoCo's free joint: world-frame linear velocity, body-frame angular
+        velocity, quaternion w first."""
+        rot = quaternion_to_rotation(qpos[..., 3:7])  # body -> world
+        v = np.einsum("...ij,...i->...j", rot, qvel[..., :3])
+        return np.concatenate(
+            (qpos[..., :3], rot[..., 0, :], rot[..., 2, :], qpos[..., 7:], v, qvel[..., 3:6], qvel[..., 6:]), -1
+        )
+
+    def to_mujoco(self, s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The inverse of from_mujoco, up to the quaternion's sign (its scalar part is made non-negative)."""
+        n = self.n_joints
+        f, u = s[..., 3:6], s[..., 6:9]
+        rot = np.stack((f, np.cross(u, f), u), -2)
+        v = np.einsum("...ij,...j->...i", rot, s[..., 9 + n : 12 + n])
+        qpos = np.concatenate((s[..., :3], rotation_to_quaternion(rot), s[..., 9 : 9 + n]), -1)
+        qvel = np.concatenate((v, s[..., 12 + n : 15 + n], s[..., 15 + n :]), -1)
+        return qpos, qvel
+
+
+def rotation(s: Tensor) -> Tensor:
+    """(*b, >=9) floating-base state -> (*b, 3, 3) body -> world rotation. Its rows are the world axes in body coordinates."""
+    f, u = s[..., 3:6], s[..., 6:9]
+    return torch.stack((f, torch.linalg.cross(u, f), u), -2)
+
+
+def rotation_log(rot: Tensor) -> Tensor:
+    """(*b, 3, 3) -> (*b, 3) rotation vector [rad], angle in [0, pi). Near pi the axis is ill-conditioned; one control period
+    of a legged robot turns far less."""
+    vee = torch.stack(
+        (rot[..., 2, 1] - rot[..., 1, 2], rot[..., 0, 2] - rot[..., 2, 0], rot[..., 1, 0] - rot[..., 0, 1]), -1
+    )
+    sin = vee.norm(dim=-1) / 2
+    cos = (rot.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2
+    angle = torch.atan2(sin, cos)
+    scale = torch.where(sin > 1e-6, angle / (2 * sin.clamp_min(1e-12)), torch.full_like(sin, 0.5))
+    return vee * scale[..., None]
+
+
+def quaternion_to_rotation(q: np.ndarray) -> np.ndarray:
+    """(*b, 4), w first, any length above zero -> (*b, 3, 3)."""
+    w, x, y, z = np.moveaxis(q / np.linalg.norm(q, axis=-1, keepdims=True), -1, 0)
+    rows = (
+        (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
+        (2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
+        (2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
+    )
+    return np.stack([np.stack(row, -1) for row in rows], -2)
+
+
+def rotation_to_quaternion(rot: np.ndarray) -> np.ndarray:
+    """(*b, 3, 3) -> (*b, 4), w first and non-negative: the dominant eigenvector of a symmetric matrix, so no branch is
+    ill-conditioned (Bar-Itzhack 2000)."""
+    m = np.moveaxis(rot, (-2, -1), (0, 1))
+    k = np.empty(rot.shape[:-2] + (4, 4))
+    k[..., 0, 0] = m[0, 0] + m[1, 1] + m[2, 2]
+    k[..., 0, 1] = k[..., 1, 0] = m[2, 1] - m[1, 2]
+    k[..., 0, 2] = k[..., 2, 0] = m[0, 2] - m[2, 0]
+    k[..., 0, 3] = k[..., 3, 0] = m[1, 0] - m[0, 1]
+    k[..., 1, 1] = m[0, 0] - m[1, 1] - m[2, 2]
+    k[..., 1, 2] = k[..., 2, 1] = m[1, 0] + m[0, 1]
+    k[..., 1, 3] = k[..., 3, 1] = m[0, 2] + m[2, 0]
+    k[..., 2, 2] = m[1, 1] - m[0, 0] - m[2, 2]
+    k[..., 2, 3] = k[..., 3, 2] = m[2, 1] + m[1, 2]
+    k[..., 3, 3] = m[2, 2] - m[0, 0] - m[1, 1]
+    q = np.linalg.eigh(k)[1][..., -1]
+    return np.where(q[..., :1] < 0, -q, q)

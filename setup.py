@@ -1,0 +1,39 @@
+"""sealegs: packages, ROS 2 data files, the command, and the extras. Version ranges here; what was tested is in constraints.txt."""
+
+from glob import glob
+
+from setuptools import find_packages, setup
+
+setup(
+    name="sealegs",
+    version="0.1.0",
+    description="Lets a robot find its legs again when its dynamics change",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(
+        include=["controller*", "dynamics*", "planners*", "robots*"],
+    ),
+    package_data={"controller": ["weights/*.safetensors"]},
+    data_files=[("share/sealegs/launch", glob("launch/*.launch.py")), ("share/sealegs/params", glob("launch/params/*.yaml"))],
+    install_requires=[
+        "torch>=2.6",
+        "numpy>=1.26",
+        "mujoco>=3.3",
+        "gymnasium>=1.1",
+        "safetensors>=0.4",
+        "tyro>=0.9",
+        "rich>=13",
+        "matplotlib>=3.8",
+        "imageio>=2.34",
+        "imageio-ffmpeg>=0.5",
+        "tensorboard>=2.16",
+    ],
+    extras_require={
+        "dev": ["pytest>=8", "ruff>=0.6", "pyright>=1.1.380", "import-linter>=2.0"],
+        "bench": ["pytest-benchmark>=4", "pytorch-mppi==0.9.1"],
+    },
+    entry_points={
+        "console_scripts": ["sealegs = controller.cli:main"],
+        "gymnasium.envs": ["__root__ = robots.gym:register"],
+    },
+)
