@@ -32,7 +32,7 @@ from robots.ant import Ant
 class LearnConfig:
     conditions: tuple[str, ...] = ("healthy",) * 6 + ("leg:0", "leg:1", "leg:2")
     """dealt to the robots in turn"""
-    rounds: int = 52
+    rounds: int = 50
     robots: int = 36
     steps: int = 134
     """of each robot in a round"""
@@ -77,7 +77,7 @@ def learn(robot: Ant, config: LearnConfig, out: Path, say: Say) -> Path:
         controller = assemble(robot, config.controller, loaded)
         summary = on_policy(robot, controller, folder, dealt, config.steps, config.seed * 1000 + r + 1)
         total = 150 * config.robots + (r + 1) * config.steps * config.robots
-        line = {"round": r + 1, "transitions": total, **summary, "loss": loaded.record["loss"]}
+        line = {**summary, "round": r + 1, "transitions": total, "loss": loaded.record["loss"]}
         line |= {"train_s": round(fitted - begun, 1), "collect_s": round(time.perf_counter() - fitted, 1)}
         with open(out / "rounds.jsonl", "a") as f:
             f.write(json.dumps(line) + "\n")
