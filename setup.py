@@ -25,15 +25,15 @@ setup(
         "rich>=13",
         "matplotlib>=3.8",
         "imageio>=2.34",
+        "pillow>=10",
         "imageio-ffmpeg>=0.5",
         "tensorboard>=2.16",
     ],
     extras_require={
-        "dev": ["pytest>=8", "ruff>=0.6", "pyright>=1.1.380", "import-linter>=2.0"],
+        "dev": ["pytest>=8", "ruff>=0.6", "pyright[nodejs]>=1.1.380", "import-linter>=2.0"],
         "bench": ["pytest-benchmark>=4", "pytorch-mppi==0.9.1"],
     },
     entry_points={
         "console_scripts": ["sealegs = controller.cli:main"],
-        "gymnasium.envs": ["__root__ = robots.gym:register"],
     },
 )

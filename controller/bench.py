@@ -1,17 +1,17 @@
-"""`sealegs bench`: what adapt, rollout, plan and step cost on this machine, against two things measured in the same rounds:
-the machine's own float32 matrix product at the same shapes (the limit), and pytorch-mppi on the same network (the peer).
+"""`sealegs bench`: what adapt, rollout, plan and step cost on this machine, against two things measured in the same
+rounds: the machine's float32 matrix product at the same shapes (the limit), and pytorch-mppi on the same network (the peer).
 
-Everything is timed on one thread, in rounds: each round runs every work once, in an order drawn anew, so that a machine which slows down
-slows them all. Latencies are wall time; ratios and rates are processor time, which other programs disturb less. The interval of a
-ratio of medians is a percentile bootstrap over rounds (Efron and Tibshirani 1993, ch. 13), which keeps the pairing.
+Everything is timed on one thread, in rounds: each round runs every work once, in an order drawn anew, so that a machine
+which slows down slows them all. Latencies are wall time; ratios and rates are processor time, which other programs disturb
+less. The interval of a ratio of medians is a percentile bootstrap over rounds (Efron and Tibshirani 1993, ch. 13), which
+keeps the pairing.
 """
 
 import json
 import os
 import platform
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
@@ -29,14 +29,14 @@ from dynamics.types import as_phi
 from planners.rollout import evaluate
 
 TARGETS = {"float32": 1.2, "bfloat16": 3.0}  # times as fast as pytorch-mppi
-GEMM = "gemm"
+GEMM, FAST = "gemm", f"{peer.PACKAGE}, our predict"
 
 
 @dataclass(frozen=True)
 class BenchConfig:
     """What is measured."""
 
-    sizes: tuple[Size, ...] = (Size(128, 12), Size(512, 20))
+    sizes: tuple[Size, ...] = field(default_factory=lambda: (Size(128, 12), Size(512, 20)))
     rounds: int = 100
     k: int = 32
     width: int = 256
@@ -44,7 +44,7 @@ class BenchConfig:
     """of the random network, where no weights are given or shipped"""
     states: int = 16
     """from which candidates are ranked in both precisions"""
-    ranked: Size = Size(512, 20)
+    ranked: Size = field(default_factory=lambda: Size(512, 20))
     top: int = 50
 
 
@@ -102,19 +102,15 @@ def rows(works: dict[str, Work], times: Times, size: str) -> list[dict[str, Any]
 
 
 def ranking(w: Workload, config: BenchConfig) -> dict[str, Any]:
-    """Do both precisions prefer the same candidates? Spearman's correlation of their costs, and how many of the `top` cheapest agree,
-    over states of the recorded walk."""
-    s = w.walk[: config.states, w.k + 1]
-    actions = workload.candidates(w, config.ranked, len(s))
-    costs = {
-        name: evaluate(w.model.stepper(as_phi(w.theta), dtype), w.robot.cost, s, actions) for name, dtype in DTYPES.items()
-    }
-    order = {name: c.argsort(1) for name, c in costs.items()}
-    ranks = {name: o.argsort(1).double() for name, o in order.items()}
-    spearman = [float(torch.corrcoef(torch.stack(pair))[0, 1]) for pair in zip(*ranks.values(), strict=True)]
-    overlap = [
-        len(set(a.tolist()) & set(b.tolist())) for a, b in zip(*(o[:, : config.top] for o in order.values()), strict=True)
-    ]
+    """Do both precisions prefer the same candidates? Spearman's correlation of their costs, and how many of the `top`
+    cheapest agree, over states of the recorded walk."""
+    s, predict = w.walk[: config.states, -1], {n: w.model.stepper(as_phi(w.theta), dtype) for n, dtype in DTYPES.items()}
+    rngs = [torch.Generator().manual_seed(i) for i in range(len(s))]
+    actions = workload.candidates(w.model.space.n_action, config.ranked, rngs)
+    order = [evaluate(f, w.robot.cost, s, actions).argsort(1) for f in predict.values()]
+    ranks = torch.stack([o.argsort(1).double() for o in order], 1)  # (states, 2, n)
+    spearman = [float(torch.corrcoef(pair)[0, 1]) for pair in ranks]
+    overlap = (ranks < config.top).all(1).sum(1).tolist()
     return {
         "candidates": config.ranked.samples, "horizon": config.ranked.horizon, "states": len(s), "top": config.top,
         "spearman": spearman, "spearman_median": float(np.median(spearman)), "spearman_min": min(spearman),
@@ -130,8 +126,9 @@ def machine() -> dict[str, Any]:
     return {
         "cpu": fields.get("model name", platform.processor()), "cores": os.cpu_count(),
         "bfloat16": [f for f in ("amx_bf16", "avx512_bf16") if f in flags],
-        "torch": torch.__version__, "threads": torch.get_num_threads(), "capability": torch.backends.cpu.get_cpu_capability(),
-        "python": platform.python_version(), "system": platform.platform(), "load_before": os.getloadavg(),
+        "capability": torch.backends.cpu.get_cpu_capability(), "torch": torch.__version__,
+        "threads": torch.get_num_threads(), "python": platform.python_version(), "system": platform.platform(),
+        "load_before": os.getloadavg(),
     }  # fmt: skip
 
 
@@ -152,7 +149,8 @@ def run(out: Path, seed: int, checkpoint: Path | None, config: BenchConfig | Non
 
 
 def _run(seed: int, checkpoint: Path | None, config: BenchConfig) -> dict[str, Any]:
-    rng, w = np.random.default_rng(seed), workload.make(seed, checkpoint, config.k, config.states, config.width, config.depth)
+    rng = np.random.default_rng(seed)
+    w = workload.make(seed, checkpoint, k=config.k, robots=config.states, width=config.width, depth=config.depth)
     result: dict[str, Any] = {
         "command": f"sealegs bench --seed {seed}" + (f" --weights {checkpoint}" if checkpoint else ""),
         "config": asdict(config), "machine": machine(), "revision": git_revision(), "weights": w.weights,
@@ -183,9 +181,6 @@ def _run(seed: int, checkpoint: Path | None, config: BenchConfig) -> dict[str, A
     return result
 
 
-FAST = f"{peer.PACKAGE}, our predict"
-
-
 def _against(times: Times, rng: np.random.Generator) -> list[dict[str, Any]]:
     """How many times as fast as the peer each precision is, with the peer's own network and with our predict in it."""
     return [
@@ -197,33 +192,46 @@ def _against(times: Times, rng: np.random.Generator) -> list[dict[str, Any]]:
 
 
 def _show(result: dict[str, Any], console: Console) -> None:
-    m, net = result["machine"], result["network"]
-    title = f"{m['cpu']}, {m['cores']} cores, torch {m['torch']}, {m['threads']} thread; {net['depth']} x {net['width']}"
-    _table(console, title, ("work", "size", "p50 ms", "p99 ms", "GFLOP/s", "of float32 GEMM"), [
-        (r["work"], r["size"], f"{r['p50_ms']:.2f}", f"{r['p99_ms']:.2f}", f"{r['gflop_per_s']:.0f}", f"{r['of_float32_gemm']:.0%}")
-        for r in result["rows"]
-    ])  # fmt: skip
-    if result["peer"]["skipped"]:
-        console.print(result["peer"]["skipped"], soft_wrap=True)
+    m, net, peers, r = result["machine"], result["network"], result["peer"], result["ranking"]
+    _table(
+        console,
+        f"{m['cpu']}, {m['cores']} cores, torch {m['torch']}, {m['threads']} thread; {net['depth']} x {net['width']}",
+        ("work", "size", "p50 ms", "p99 ms", "GFLOP/s", "of float32 GEMM"),
+        [
+            (x["work"], x["size"], f"{x['p50_ms']:.2f}", f"{x['p99_ms']:.2f}", f"{x['gflop_per_s']:.0f}",
+             f"{x['of_float32_gemm']:.0%}") for x in result["rows"]
+        ],
+    )  # fmt: skip
+    if peers["skipped"]:
+        console.print(peers["skipped"], soft_wrap=True)
     else:
-        _table(console, f"times as fast as {peer.PACKAGE} {result['peer']['version']}, processor time",
-               ("ours", "against", "size", "ratio", "95%", "target"), [
-            (r["ours"], r["peer"], s["size"], f"{r['ratio']:.2f}", f"{r['low']:.2f} to {r['high']:.2f}",
-             "" if r["target"] is None else f"{r['target']:.1f} " + ("met" if r["ratio"] >= r["target"] else "missed"))
-            for s in result["peer"]["sizes"] for r in s["against"]
-        ])  # fmt: skip
-    r = result["ranking"]
+        _table(
+            console,
+            f"times as fast as {peers['package']} {peers['version']}",
+            ("ours", "against", "size", "ratio", "95%", "target"),
+            [
+                (x["ours"], x["peer"], size["size"], f"{x['ratio']:.2f}", f"{x['low']:.2f} to {x['high']:.2f}", _verdict(x))
+                for size in peers["sizes"] for x in size["against"]
+            ],
+        )  # fmt: skip
     console.print(
-        f"bfloat16 against float32 over {r['states']} states, weights {result['weights']}: Spearman {r['spearman_median']:.5f} (least "
-        f"{r['spearman_min']:.5f}), of the {r['top']} cheapest of {r['candidates']} {r['overlap_median']:.0f} agree (least {r['overlap_min']})",
+        f"bfloat16 against float32, weights {result['weights']}, {r['states']} states: Spearman {r['spearman_median']:.5f} "
+        f"(least {r['spearman_min']:.5f}); of the {r['top']} cheapest of {r['candidates']}, {r['overlap_median']:.0f} agree "
+        f"(least {r['overlap_min']})",
         soft_wrap=True,
     )
+
+
+def _verdict(x: dict[str, Any]) -> str:
+    if x["target"] is None:
+        return ""
+    return f"{x['target']:.1f} {'met' if x['ratio'] >= x['target'] else 'missed'}"
 
 
 def _table(console: Console, title: str, columns: tuple[str, ...], cells: list[tuple[str, ...]]) -> None:
     table = Table(title=title)
     for i, name in enumerate(columns):
-        table.add_column(name, justify="left" if i < 2 else "right")
+        table.add_column(name, justify="left" if i < 2 else "right", no_wrap=i == 0)
     for row in cells:
         table.add_row(*row)
     console.print(table)

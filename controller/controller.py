@@ -46,7 +46,9 @@ class Memory(NamedTuple):
 
 @dataclass(frozen=True)
 class Controller:
-    """theta is never changed. k: context window, in transitions. deadline_ms: a step that takes longer is late, and the guard holds the
+    """theta is never changed. k: context window, in transitions. discount: weight of a transition
+    against the next newer one where phi is held against theta: the window still shows the old body for k steps after it broke, and a phi that fits
+    the new one must not be thrown away for that. deadline_ms: a step that takes longer is late, and the guard holds the
     last plan instead; None where time does not matter (simulation, replay)."""
 
     model: MLP
@@ -56,6 +58,7 @@ class Controller:
     cost: Cost
     guard: Guard
     k: int = 32
+    discount: float = 0.85
     dtype: torch.dtype = torch.float32
     deadline_ms: float | None = None
 
@@ -144,10 +147,11 @@ class Controller:
         return torch.where(fresh, before, nan), torch.where(fresh, after, nan)
 
     def _mse(self, phi: Phi, t: Transitions) -> Tensor:
-        """(b, k, .) -> (b,) mean squared normalised error over the unmasked transitions."""
+        """(b, k, .) -> (b,) mean squared normalised error over the unmasked transitions, the newest counting most."""
         error = self.model.normalised(phi, t.s, t.a).mean(1) - self.model.target(phi, t.s, t.s_next)
-        mask = t.mask.float()
-        return (error.square().mean(-1) * mask).sum(1) / mask.sum(1).clamp_min(1)
+        age = torch.arange(t.mask.shape[-1] - 1, -1, -1)
+        weight = t.mask * self.discount**age
+        return (error.square().mean(-1) * weight).sum(1) / weight.sum(1).clamp_min(1e-9)
 
     def _check(self, phi: Phi, recent: Transitions) -> tuple[Phi, Tensor]:
         """theta's weights for the robots whose phi predicts the context worse than theta does, or not at all."""

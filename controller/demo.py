@@ -3,15 +3,14 @@
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from controller import score
-from controller.config import ControllerConfig, RobotName, make_controller
-from controller.controller import Controller
+from controller.config import ControllerConfig, make_controller
 from controller.evaluate import _step_times
 from controller.run import Record, episodes
 from robots.ant import Ant
@@ -37,8 +36,6 @@ class DemoConfig:
 
 def run(robot: Ant, config: DemoConfig, say: Any) -> dict[str, Any]:
     """say(line) reports progress. -> the summary, which is also written. Raises ConditionError, CheckpointError."""
-    from dataclasses import replace
-
     onset = config.steps // 3
     schedule = parse(config.condition or f"leg:3@{onset}")
     seeds = [config.seed + i for i in range(config.seeds)]
@@ -144,7 +141,7 @@ class NoOpenGL(RuntimeError):
 
 def film(path: Path, robot: Ant, names: Sequence[str], records: Sequence[Record], schedule: Schedule, height: int = 360) -> None:
     """Both robots of the first seed side by side, at real speed (20 frames/s). Raises NoOpenGL."""
-    import imageio.v2 as imageio
+    import imageio
     from PIL import Image, ImageDraw
 
     from robots.render import Camera, RenderError
@@ -158,13 +155,13 @@ def film(path: Path, robot: Ant, names: Sequence[str], records: Sequence[Record]
             tiles = []
             for name, r in zip(names, records, strict=True):
                 qpos, _ = robot.space.to_mujoco(r.s[0, t])
-                gain = np.array(schedule.at(t).gain)
-                picture = Image.fromarray(camera.draw(qpos, robot.broken_geoms(gain)))
+                broken = robot.broken_geoms(schedule.at(t))
+                picture = Image.fromarray(camera.draw(qpos, broken))
                 speed = robot.score(r.s[0, max(0, t - 10)], r.s[0, t]) / min(10, max(1, t))
                 draw = ImageDraw.Draw(picture)
                 draw.text((10, 8), f"{name}", fill="white", font_size=22)
                 draw.text((10, 34), f"{speed:4.1f} m/s   {r.s[0, t, 0]:6.1f} m   {t * robot.dt:5.1f} s", fill="white", font_size=18)
-                if any(g != 1 for g in gain):
+                if broken:
                     draw.text((10, 58), schedule.text, fill=(255, 90, 70), font_size=18)
                 tiles.append(np.asarray(picture))
             writer.append_data(np.concatenate(tiles, 1))

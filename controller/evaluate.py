@@ -150,7 +150,7 @@ def _write_json(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     with open(path, "w", newline="") as f:
-        writer = csv.DictWriter(f, COLUMNS)
+        writer = csv.DictWriter(f, list(COLUMNS))
         writer.writeheader()
         writer.writerows(rows)
 

@@ -1,4 +1,4 @@
-"""pytorch-mppi (UM-ARM-Lab, MIT licence; extra `bench`) on our network: Williams et al. 2017, alg. 2, as a torch user would run it."""
+"""pytorch-mppi (UM-ARM-Lab; extra `bench`) on our network: Williams et al. 2017, alg. 2, as a torch user would run it."""
 
 import importlib
 import importlib.util
@@ -32,8 +32,9 @@ class Network(nn.Module):
     def __init__(self, model: MLP, theta: Theta):
         super().__init__()
         self.space, self.norm = model.space, theta.norm
-        self.hidden = nn.ModuleList(_linear(theta.net[f"W{i}"][0], theta.net[f"b{i}"][0, 0]) for i in range(model.depth))
-        k = theta.net["K"][0]
+        net = {name: w[0] for name, w in theta.net.items()}
+        self.hidden = nn.ModuleList(_linear(net[f"W{i}"], net[f"b{i}"][0]) for i in range(model.depth))
+        k = net["K"]
         self.head = _linear(k[:-1], k[-1])
 
     def forward(self, s: Tensor, a: Tensor) -> Tensor:
@@ -56,8 +57,8 @@ def _linear(w: Tensor, bias: Tensor) -> nn.Linear:
 def command(w: Workload, size: Size, fast: bool) -> Work:
     """One call of its `command` a work. fast: with our float32 stepper as its dynamics instead of the module.
 
-    Its own eager path (its `compile` was slower when tried), no gradient. It hands the cost the new state alone, so the dynamics keep the
-    state before it: ours is a cost of transitions. It draws from torch's global generator.
+    Its own eager path (its `compile` was slower when tried), no gradient. It hands the cost the new state alone, so the
+    dynamics keep the state before it: ours is a cost of transitions. It draws from torch's global generator.
     """
     ours = MPPI(w.model.space.n_action, size.horizon, size.samples)
     stepper, network = w.model.stepper(as_phi(w.theta)), Network(w.model, w.theta)
@@ -73,8 +74,8 @@ def command(w: Workload, size: Size, fast: bool) -> Work:
 
     one = torch.ones(ours.n_action)
     planner = importlib.import_module("pytorch_mppi").MPPI(
-        dynamics, cost, w.model.space.n_state, torch.diag(one * ours.std**2), num_samples=size.samples, horizon=size.horizon,
-        lambda_=ours.temperature, u_min=ours.low * one, u_max=ours.high * one,
+        dynamics, cost, w.model.space.n_state, torch.diag(one * ours.std**2), num_samples=size.samples,
+        horizon=size.horizon, lambda_=ours.temperature, u_min=ours.low * one, u_max=ours.high * one,
     )  # fmt: skip
     s = w.s[0]
 

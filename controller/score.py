@@ -2,20 +2,17 @@
 
 import numpy as np
 
-from robots.ant import FALLEN, UPRIGHT
+from robots.falls import count, start
 
 STRIDE = 10  # steps: half a second, over which a gait's speed is steady
 
 
 def falls(upright: np.ndarray) -> np.ndarray:
-    """(b, t) cosine of the torso's tilt -> (b,) falls: drops below FALLEN, each after having stood above UPRIGHT (or at the start)."""
-    count = np.zeros(upright.shape[0], np.int64)
-    standing = np.ones(upright.shape[0], bool)
+    """(b, t) cosine of the torso's tilt -> (b,) falls, as robots.falls counts them."""
+    state = start(upright.shape[0])
     for now in upright.T:
-        fell = standing & (now < FALLEN)
-        count += fell
-        standing = (standing & ~fell) | (now > UPRIGHT)
-    return count
+        state = count(state, now)
+    return state.falls
 
 
 def recovery(speed: np.ndarray, onset: int, dt: float) -> float:

@@ -1,10 +1,9 @@
 """The work that is timed: adapt, rollout, plan and step of one robot, as closures over one network and one recorded walk.
-
-Used by `sealegs bench` and by benchmarks/.
-"""
+Used by `sealegs bench` and by benchmarks/."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,7 +37,7 @@ class Size:
 
 
 class Workload(NamedTuple):
-    """A network and what it is run on: `walk` (m, t + 1, s) and `actions` (m, t, a) are m healthy robots under random actions."""
+    """A network and what it is run on: the `walk` (m, k + 2, s) of m healthy robots under random `actions` (m, k + 1, a)."""
 
     robot: Ant
     loaded: checkpoint.Checkpoint
@@ -67,36 +66,30 @@ class Workload(NamedTuple):
         return Transitions(*now, torch.ones(1, self.k, dtype=torch.bool))
 
 
-def make(seed: int, path: Path | None, k: int = 32, robots: int = 16, width: int = 256, depth: int = 3) -> Workload:
+def make(
+    seed: int, path: Path | None, *, k: int = 32, robots: int = 16, width: int = 256, depth: int = 3
+) -> Workload:
     """path: a checkpoint; None takes the shipped weights, or random ones of this width and depth where none are shipped.
     Raises CheckpointError."""
     robot, rng = Ant(threads=1), torch.Generator().manual_seed(seed)
     start = robot.reset([HEALTHY] * robots, range(seed, seed + robots))
-    actions = (0.6 * MPPI(horizon=k + 1, samples=robots).noise(robots, [rng])[0]).clamp(-1, 1)  # (m, k + 1, a)
+    actions = candidates(robot.space.n_action, Size(robots, k + 1), [rng])[0]
     states = robot.rollout(actions.double().numpy())
     walk = torch.as_tensor(np.concatenate((start[:, None], states), 1), dtype=torch.float32)
-    path = path or weights_of(robot.name, ControllerConfig().adapter)
-    shipped = path.parent == weights_of(robot.name, "").parent
-    if shipped and not path.exists():
-        loaded = _random(robot, walk, actions, rng, width, depth)
-        weights = "random"
+    shipped = weights_of(robot.name, ControllerConfig().adapter)
+    if path is None and not shipped.exists():
+        model, before, after = MLP(robot.space, width, depth), walk[:, :-1], walk[:, 1:]
+        norm = model.fit_norm(before.flatten(0, 1), actions.flatten(0, 1), after.flatten(0, 1))
+        loaded, weights = checkpoint.Checkpoint(model, Theta(model.init(rng), norm, {}), {}), "random"
     else:
-        loaded, weights = checkpoint.load(path, robot.name, robot.space), str(path)
-    theta = loaded.theta
-    loaded = loaded._replace(theta=theta._replace(meta=_fresh_meta(loaded.model, theta) | theta.meta))
-    return Workload(robot, loaded, walk, actions, k, weights)
-
-
-def _random(
-    robot: Ant, walk: Tensor, actions: Tensor, rng: torch.Generator, width: int, depth: int
-) -> checkpoint.Checkpoint:
-    model = MLP(robot.space, width, depth)
-    norm = model.fit_norm(walk[:, :-1].flatten(0, 1), actions.flatten(0, 1), walk[:, 1:].flatten(0, 1))
-    return checkpoint.Checkpoint(model, Theta(model.init(rng), norm, {}), {})
+        loaded = checkpoint.load(path or shipped, robot.name, robot.space)
+        weights = str(path or shipped)
+    theta = loaded.theta._replace(meta=_fresh_meta(loaded.model, loaded.theta) | loaded.theta.meta)
+    return Workload(robot, loaded._replace(theta=theta), walk, actions, k, weights)
 
 
 def _fresh_meta(model: MLP, theta: Theta) -> Params:
-    """Every adapter's meta parameters before meta-training: a checkpoint carries those of the adapters it was trained for."""
+    """Every adapter's meta parameters before meta-training: a checkpoint carries those of the adapters it was made for."""
     meta: Params = {"effectiveness.sigma": torch.ones(model.space.n_delta)}
     for kind in (OnlineSGD, GrBAL, LastLayer, Effectiveness):
         meta |= kind(model).meta(theta)
@@ -112,7 +105,7 @@ def adapt(w: Workload, name: str) -> Work:
 def rollout(w: Workload, size: Size, dtype: torch.dtype) -> Work:
     """Candidates' costs, the weights being cast already."""
     predict = w.model.stepper(as_phi(w.theta), dtype)
-    actions = candidates(w, size, 1)
+    actions = candidates(w.model.space.n_action, size, [torch.Generator().manual_seed(0)])
     return lambda: evaluate(predict, w.robot.cost, w.s, actions)
 
 
@@ -145,7 +138,7 @@ def step(w: Workload, size: Size, precision: str) -> Work:
 def gemm(w: Workload, rows: int, repeat: int = 1) -> Work:
     """The network's products in float32 for this many rows, and nothing else: the limit at these shapes."""
     sizes = [w.model.n_in] + [w.model.width] * w.model.depth
-    shapes = [*zip(sizes[:-1], sizes[1:], strict=True), (w.model.n_psi, w.model.space.n_delta)]
+    shapes = [*pairwise(sizes), (w.model.n_psi, w.model.space.n_delta)]
     rng = torch.Generator().manual_seed(0)
     triples = [
         (torch.randn(rows, i, generator=rng), torch.randn(i, o, generator=rng), torch.empty(rows, o)) for i, o in shapes
@@ -159,8 +152,7 @@ def gemm(w: Workload, rows: int, repeat: int = 1) -> Work:
     return work
 
 
-def candidates(w: Workload, size: Size, robots: int) -> Tensor:
-    """(robots, n, h, a) as a planner draws them around zero."""
-    planner = MPPI(w.model.space.n_action, size.horizon, size.samples)
-    noise = planner.noise(size.samples, [torch.Generator().manual_seed(i) for i in range(robots)])
-    return (planner.std * noise).clamp(-1, 1)
+def candidates(n_action: int, size: Size, rngs: list[torch.Generator]) -> Tensor:
+    """(b, n, h, a) as a planner draws them around zero, one generator a robot."""
+    planner = MPPI(n_action, size.horizon, size.samples)
+    return (planner.std * planner.noise(size.samples, rngs)).clamp(planner.low, planner.high)

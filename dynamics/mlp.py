@@ -112,9 +112,9 @@ class MLP:
     def stepper(self, phi: Phi, dtype: torch.dtype = torch.float32) -> Callable[[Tensor, Tensor], Tensor]:
         """-> predict(s (b, n, s), a (b, n, a)) -> s_next (b, n, s), for the planner's hot loop.
 
-        The ensemble's mean is not taken: candidates are dealt to the members in turn, so an ensemble costs what one model costs.
-        Everything inside is feature-major, (feature, b, n): features, state and delta are then rows, which are cut and joined
-        without a copy. Weights are cast once and buffers reused. Only for planning: no gradient.
+        The ensemble's mean is not taken: candidates are dealt to the members in turn, so an ensemble costs what one model
+        costs. Everything inside is feature-major, (feature, b, n): features, state and delta are then rows, which are cut
+        and joined without a copy. Weights are cast once and buffers reused. Only for planning: no gradient.
         """
         e, space, norm = self.ensemble, self.space, phi.norm
         members = [self._member(phi.net, i, dtype) for i in range(e)]
@@ -123,15 +123,18 @@ class MLP:
         )
         gain = None if phi.gain is None else phi.gain.mT[:, :, None]
 
-        @torch.no_grad()
+        @torch.inference_mode()
         def predict(s: Tensor, a: Tensor) -> Tensor:
             s = s.movedim(-1, 0).contiguous().movedim(0, -1)
             x = (space.features(s).movedim(-1, 0) - mean).mul_(inv_std).clamp_(-CLIP, CLIP)
             a = a.movedim(-1, 0) if gain is None else a.movedim(-1, 0) * gain
-            y = torch.empty(space.n_delta, *x.shape[1:])
-            for i, member in enumerate(members):
-                y[..., i::e] = member(x[..., i::e], a[..., i::e])
-            return space.retract(s, y.clamp_(-CLIP, CLIP).mul_(d_std).add_(d_mean).movedim(0, -1))
+            if e == 1:
+                y = members[0](x, a).float()
+            else:
+                y = torch.empty(space.n_delta, *x.shape[1:])
+                for i, member in enumerate(members):
+                    y[..., i::e] = member(x[..., i::e], a[..., i::e])
+            return space.retract(s, torch.addcmul(d_mean, y.clamp_(-CLIP, CLIP), d_std).movedim(0, -1))
 
         return predict
 
@@ -145,9 +148,9 @@ class MLP:
         head = _own(torch.nn.functional.pad(net["K"], (0, -n_delta % 16)), i, dtype)
         # The 1 of psi: NaN or infinite weights make it NaN, so that they reach the delta through a relu that may hide them.
         one = 1 + 0 * sum(w.sum((-2, -1)) for w in (first, *(w for layer in layers for w in layer))).view(-1, 1)
-        buffers: dict[tuple[int, int], tuple[Tensor, Tensor, list[tuple[Tensor | None, ...]]]] = {}
+        buffers: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor, list[Product]]] = {}
 
-        def allocate(b: int, n: int) -> tuple[Tensor, Tensor, list[tuple[Tensor | None, ...]]]:
+        def allocate(b: int, n: int) -> tuple[Tensor, Tensor, Tensor, list[Product]]:
             psi, hidden, y = (torch.empty(rows, b, n, dtype=dtype) for rows in (self.n_psi, width, head.shape[-2]))
             psi[-1] = one
             products, h = [], psi[width:]
@@ -156,14 +159,15 @@ class MLP:
                 products.append((w, bias, _facing(w, h), _facing(w, out)))
                 h = out
             products.append((head, None, _facing(head, psi), _facing(head, y)))
-            return psi[width:-1], y[:n_delta], products
+            return psi[width : width + n_feature], psi[width + n_feature : -1], y[:n_delta], products
 
         def forward(x: Tensor, a: Tensor) -> Tensor:
             size = (x.shape[1], x.shape[2])
             if size not in buffers:
                 buffers[size] = allocate(*size)
-            inputs, y, products = buffers[size]
-            inputs[:n_feature], inputs[n_feature:] = x, a
+            x_row, a_row, y, products = buffers[size]
+            x_row.copy_(x)
+            a_row.copy_(a)
             for product in products[:-1]:
                 _relu_(_affine(*product))
             _affine(*products[-1])
@@ -172,8 +176,12 @@ class MLP:
         return forward
 
 
+Product = tuple[Tensor, Tensor | None, Tensor, Tensor]  # the arguments of _affine
+
+
 def _own(w: Tensor, i: int, dtype: torch.dtype) -> Tensor:
-    """Member i of weights (e, i, o) or (b, e, i, o) -> (o, i) where all robots share them, (b, o, i) where each has its own."""
+    """Member i of weights (e, i, o) or (b, e, i, o) -> (o, i) where all robots share them, (b, o, i) where each has its
+    own."""
     w = w[i] if w.dim() == 3 else w[:, i]
     return (w[0] if w.dim() == 3 and w.shape[0] == 1 else w).to(dtype).mT.contiguous()
 
@@ -191,8 +199,8 @@ def _affine(w: Tensor, bias: Tensor | None, h: Tensor, out: Tensor) -> Tensor:
 
 
 def _relu_(h: Tensor) -> Tensor:
-    """In place. A bfloat16 is negative where the int16 of the same bits is, and the integer maximum takes half the time; it sends a
-    NaN with its sign bit set to 0."""
+    """In place. A bfloat16 is negative where the int16 of the same bits is, and the integer maximum takes half the time;
+    it sends a NaN with its sign bit set to 0."""
     if h.dtype == torch.bfloat16:
         h.view(torch.int16).clamp_min_(0)
         return h

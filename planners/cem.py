@@ -16,6 +16,11 @@ class CEM(Shooting):
     momentum: float = 0.1
 
     def refit(self, mean: Tensor, std: Tensor, actions: Tensor, costs: Tensor) -> tuple[Tensor, Tensor]:
-        elite = _take(actions, costs.topk(self.elites, dim=1, largest=False).indices)
+        cheapest = costs.topk(self.elites, dim=1, largest=False)
+        elite = _take(actions, cheapest.indices)
+        weight = cheapest.values.isfinite().float()  # fewer than `elites` may have survived
+        weight = (weight / weight.sum(1, keepdim=True))[:, :, None, None]
+        centre = (weight * elite).sum(1)
+        spread = (weight * (elite - centre[:, None]).square()).sum(1).sqrt()
         new = 1 - self.momentum
-        return mean + new * (elite.mean(1) - mean), std + new * (elite.std(1, correction=0) - std)
+        return mean + new * (centre - mean), std + new * (spread - std)

@@ -21,4 +21,4 @@ class MPPI(Shooting):
         return torch.softmax(-(costs - costs.min(1, keepdim=True).values) / self.temperature, 1)
 
     def refit(self, mean: Tensor, std: Tensor, actions: Tensor, costs: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.einsum("bn,bnha->bha", self.weights(costs), actions), std
+        return (self.weights(costs)[:, :, None, None] * actions).sum(1), std

@@ -7,14 +7,17 @@ from planners.planner import Cost, Predict
 
 
 def evaluate(predict: Predict, cost: Cost, s: Tensor, actions: Tensor) -> Tensor:
-    """s (b, s), actions (b, n, h, a) -> total cost (b, n). A candidate whose prediction or cost is not finite costs +inf."""
-    b, n, horizon, _ = actions.shape
-    s = s[:, None].expand(b, n, -1)
-    total = torch.zeros(b, n)
-    # Each step's actions in rows of their own: the dynamics read them component by component.
-    steps = actions.permute(2, 3, 0, 1).contiguous().permute(0, 2, 3, 1)
-    for t in range(horizon):
-        s_next = predict(s, steps[t])
-        total += cost(s, steps[t], s_next)
-        s = s_next
-    return torch.where(total.isfinite(), total, torch.inf)
+    """s (b, s), actions (b, n, h, a) -> total cost (b, n), without a gradient. A candidate whose prediction or cost is not
+    finite costs +inf."""
+    b, n = actions.shape[:2]
+    # Where n is a few hundred, what torch does around an operation takes as long as the operation; inference mode does less.
+    with torch.inference_mode():
+        s = s[:, None].expand(b, n, -1)
+        # Each step's actions as contiguous rows (a, b, n): the dynamics read them component by component.
+        steps = actions.permute(2, 3, 0, 1).contiguous().permute(0, 2, 3, 1).unbind(0)
+        total = torch.zeros(b, n)
+        for a in steps:
+            s_next = predict(s, a)
+            total += cost(s, a, s_next)
+            s = s_next
+    return torch.where(total.isfinite() & s.isfinite().all(-1), total, torch.inf)

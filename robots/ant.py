@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robots.condition import HEALTHY, Condition
-from robots.mujoco import Physics, tilt_gravity
 from robots import symmetry
+from robots.condition import HEALTHY, Condition, motors_of_leg
+from robots.mujoco import Physics, tilt_gravity
 from robots.space import FloatingBase
 from robots.symmetry import Symmetry
 
 XML = Path(gymnasium.__file__).parent / "envs/mujoco/assets/ant.xml"
-LEGS = (  # joint number of the hip; geoms of leg and foot, as named in ant.xml
+LEGS = (  # geoms of leg and foot, as named in ant.xml
     ("left_leg_geom", "left_ankle_geom"),
     ("right_leg_geom", "right_ankle_geom"),
     ("back_leg_geom", "third_ankle_geom"),
@@ -113,6 +113,13 @@ class Ant:
         self.raw = raw[:, -1]
         return self.observe(raw)
 
+    def broken_geoms(self, condition: Condition) -> list[int]:
+        """Geoms of every leg with a motor that is not at full strength, or that is short: to be drawn in red."""
+        broken = condition.short | {
+            leg for leg in range(len(LEGS)) if any(condition.gain[m] != 1 for m in motors_of_leg(leg))
+        }
+        return [self.physics.model.geom(name).id for leg in broken for name in LEGS[leg]]
+
     @staticmethod
     def symmetries() -> tuple[Symmetry, ...]:
         """The eight under which a healthy ant's physics do not change."""
@@ -136,6 +143,3 @@ class Ant:
         """
         speed = (s_next[..., 0] - s[..., 0]) / Ant.dt
         return 8.0 * torch.relu(0.85 - s_next[..., 8]) - speed
-
-
-__all__ = ["FALLEN", "HEALTHY", "UPRIGHT", "Ant", "physics"]

@@ -21,6 +21,9 @@ class Camera:
         self._data = mujoco.MjData(model)
         self._rgba = model.geom_rgba.copy()
         self._material = model.geom_matid.copy()
+        # MuJoCo refuses pictures larger than its off-screen buffer.
+        model.vis.global_.offwidth = max(width, model.vis.global_.offwidth)
+        model.vis.global_.offheight = max(height, model.vis.global_.offheight)
         try:
             self._renderer = mujoco.Renderer(model, height, width)
         except Exception as e:  # each OpenGL loader fails in its own way

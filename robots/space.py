@@ -104,20 +104,19 @@ class FloatingBase:
         return torch.cat((moved, turned, s_next[..., 9:] - s[..., 9:]), -1)
 
     def retract(self, s: Tensor, delta: Tensor) -> Tensor:
-        """Rodrigues' formula keeps f and u orthonormal to rounding; it does not repair rows that were not. Components come first in
-        memory (the result is a view), because the planner's hot loop then works on whole contiguous rows."""
+        """Rodrigues' formula keeps f and u orthonormal to rounding; it does not repair rows that were not. Components come
+        first in memory (the result is a view), because the planner's hot loop then works on whole contiguous rows."""
         s, delta = s.movedim(-1, 0), delta.movedim(-1, 0)
-        f, u, moved, turned = s[3:6], s[6:9], delta[:3], delta[3:6]
-        left = torch.linalg.cross(u, f, dim=0)
-        p = s[:3] + torch.stack(((f * moved).sum(0), (left * moved).sum(0), (u * moved).sum(0)))
+        (p, f, u, rest), (moved, turned, change) = s.tensor_split((3, 6, 9)), delta.tensor_split((3, 6))
+        rot = torch.stack((f, torch.linalg.cross(u, f, dim=0), u))
         angle = turned.square().sum(0).add(1e-24).sqrt()  # the constant keeps the gradient finite at no rotation
-        axis, sin, cos = turned / angle, angle.sin(), angle.cos()
-        sin_axis, versin_axis = sin * axis, axis - cos * axis
+        axis, cos = turned / angle, angle.cos()
+        sin_axis, versin_axis = angle.sin() * axis, axis - cos * axis
 
         def turn(r: Tensor) -> Tensor:  # R' = R exp(w^), so a row r becomes exp(-w^) r
-            return cos * r - torch.linalg.cross(sin_axis, r, dim=0) + (axis * r).sum(0) * versin_axis
+            return torch.addcmul(cos * r - torch.linalg.cross(sin_axis, r, dim=0), (axis * r).sum(0), versin_axis)
 
-        return torch.cat((p, turn(f), turn(u), s[9:] + delta[6:])).movedim(0, -1)
+        return torch.cat((p + (rot * moved).sum(1), turn(f), turn(u), rest + change)).movedim(0, -1)
 
     def from_mujoco(self, qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray:
         """(*b, 7 + n), (*b, 6 + n) -> (*b, 15 + 2n). MuJoCo's free joint: world-frame linear velocity, body-frame angular
