@@ -22,18 +22,18 @@ from rich.table import Table
 from controller import collect as collecting
 from controller import demo as demonstration
 from controller import learn as learning
-from controller.config import ControllerConfig, RobotName, UsageError, make_controller
+from controller.config import ControllerConfig, RobotName, UsageError, at_least, make_controller
 from controller.evaluate import EvaluateConfig, evaluate, groups
 from controller.fitting import FitConfig, fit_adapter
 from dynamics.checkpoint import CheckpointError
 from dynamics.data import DataError
 from dynamics.train import ResumeError
 from robots.ant import Ant
-from robots.condition import ConditionError
+from robots.condition import ConditionError, parse
 
 ROBOTS = {"ant": Ant}
 Robot = Annotated[RobotName, tyro.conf.Positional]
-USER_ERRORS = (UsageError, ConditionError, CheckpointError, DataError, ResumeError)
+USER_ERRORS = (UsageError, ConditionError, CheckpointError, DataError, ResumeError, FloatingPointError)
 console = Console()
 
 
@@ -156,8 +156,10 @@ def train(c: Train) -> None:
 
 def collect(c: Collect) -> None:
     robot = ROBOTS[c.robot]()
-    if min(c.robots, c.steps, c.batches) < 1 or not c.conditions:
-        raise UsageError("--robots, --steps and --batches must be at least 1, and --conditions needs a value")
+    at_least(1, robots=c.robots, steps=c.steps, batches=c.batches, number_of_conditions=len(c.conditions))
+    at_least(0, seed=c.seed)
+    for condition in c.conditions:
+        parse(condition)
     dealt = [c.conditions[i % len(c.conditions)] for i in range(c.robots)]
     controller = make_controller(robot, c.controller, c.weights) if c.policy == "planner" else None
     c.out.mkdir(parents=True, exist_ok=True)
@@ -201,6 +203,9 @@ def main(argv: list[str] | None = None) -> None:
         run(config)
     except USER_ERRORS as e:
         print(f"sealegs: {e}", file=sys.stderr)
+        sys.exit(2)
+    except (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as e:
+        print(f"sealegs: {e.filename} cannot be used ({e.strerror}); valid: a folder that can be written to", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

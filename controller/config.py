@@ -37,16 +37,23 @@ class UsageError(ValueError):
     """Something a user asked for that cannot be done. One sentence, naming the value and the valid ones."""
 
 
+def at_least(minimum: int, **settings: int) -> None:
+    """Raises UsageError naming the first setting below the minimum."""
+    for name, value in settings.items():
+        if value < minimum:
+            raise UsageError(f"{name.replace('_', ' ')} is {value}; valid: {minimum} or more")
+
+
 @dataclass(frozen=True)
 class PlannerConfig:
     """How actions are chosen."""
 
     kind: PlannerName = "icem"
-    samples: int = 128
+    samples: int = 96
     """candidates an iteration"""
     horizon: int = 16
     """steps of dt"""
-    iterations: int = 2
+    iterations: int = 3
     std: float = 0.6
     """initial standard deviation of the candidates' noise"""
     beta: float = 0.7
@@ -83,6 +90,9 @@ def make_adapter(name: str, model: MLP) -> Adapter:
 
 
 def make_planner(config: PlannerConfig, n_action: int) -> Shooting:
+    """Raises UsageError."""
+    at_least(1, planner_horizon=config.horizon, planner_iterations=config.iterations)
+    at_least(getattr(PLANNERS[config.kind], "elites", 2), planner_samples=config.samples)
     return PLANNERS[config.kind](
         n_action=n_action, horizon=config.horizon, samples=config.samples, iterations=config.iterations,
         std=config.std, beta=config.beta,
@@ -102,6 +112,15 @@ def make_controller(robot: Ant, config: ControllerConfig, weights: Path | None =
 
 
 def assemble(robot: Ant, config: ControllerConfig, loaded: checkpoint.Checkpoint) -> Controller:
+    """Raises UsageError, also where the checkpoint was never trained for the adapter."""
+    at_least(1, context_window_k=config.k)
+    learned = {name.split(".")[0] for name in loaded.theta.meta}
+    for part in config.adapter.split("+"):
+        if part != "frozen" and part not in learned:
+            raise UsageError(
+                f"the checkpoint has no meta parameters for adapter {part!r}; valid: {', '.join(sorted({'frozen'} | learned))}, "
+                f"or a checkpoint made by `sealegs train {robot.name} --adapter {part}`"
+            )
     n = robot.space.n_action
     one = torch.ones(n)
     return Controller(

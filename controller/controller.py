@@ -18,6 +18,8 @@ from dynamics.mlp import MLP
 from dynamics.types import Adapter, Phi, Theta, Transitions, as_phi
 from planners.planner import Cost, Planner
 
+HUGE = 1e6  # a state with a number beyond this is a fault of the sensors: its squares would overflow further on
+
 Stepper = Callable[[Phi], Callable[[Tensor, Tensor], Tensor]]
 
 
@@ -95,22 +97,27 @@ class Controller:
     def step(self, memory: Memory, state: np.ndarray, late: bool | None = None) -> tuple[np.ndarray, Memory, Diagnostics]:
         """state (b, s) -> action (b, a) float32, memory, diagnostics.
 
-        A row of `state` that is not finite is not learned from and not planned from: the guard holds, then relaxes. late overrides the
-        clock, which makes a recorded real-time run replay exactly. Raises ValueError on a wrong shape.
+        A row of `state` that is not finite, or beyond HUGE, is not learned from and not planned from: the guard holds, then
+        relaxes. late overrides the clock, which makes a recorded real-time run replay exactly. Raises ValueError on a wrong
+        shape.
         """
         start = time.perf_counter()
         b, n = memory.last_s.shape
         if np.shape(state) != (b, n):
             raise ValueError(f"state has shape {np.shape(state)}, wanted ({b}, {n}): {b} robot(s) of {n} numbers")
         s = torch.as_tensor(np.asarray(state), dtype=torch.float32)
-        usable = s.isfinite().all(-1)
+        usable = (s.abs() < HUGE).all(-1)  # False where NaN
         s = torch.where(usable[:, None], s, torch.nan_to_num(memory.last_s))
         fresh = usable & memory.last_s.isfinite().all(-1)
         recent = self._remember(memory, s, fresh)
         before, after = self._errors(memory.phi, recent, fresh)
 
         phi, carry = self.adapter.adapt(self.theta, memory.carry, recent)
-        phi, fell_back = self._check(phi, recent)
+        phi, better, sound = self._check(phi, recent)
+        # The newest transition counts once, however long the state is unusable; a carry that has diverged starts again.
+        carry = _tree(_picker(fresh), carry, memory.carry)
+        if not sound.all():
+            carry = _tree(_picker(sound), carry, self.adapter.init(self.theta, b))
         adapted = time.perf_counter()
 
         rngs = [torch.Generator() for _ in range(b)]
@@ -121,7 +128,7 @@ class Controller:
         if late is None:
             late = self.deadline_ms is not None and 1e3 * (planned - start) > self.deadline_ms
         action, guarded, event = self.guard.step(memory.guard, plan.actions, plan.valid & usable & (not late))
-        event = torch.where((event == OK) & fell_back, THETA, event)
+        event = torch.where((event == OK) & ~better, THETA, event)
 
         last_s = torch.where(usable[:, None], s, torch.nan)
         memory = Memory(recent, carry, phi, warm, guarded, last_s, tuple(rng.get_state() for rng in rngs))
@@ -129,7 +136,7 @@ class Controller:
             before.numpy(), after.numpy(), plan.cost.numpy(), event.numpy(),
             1e3 * (adapted - start), 1e3 * (planned - adapted), 1e3 * (time.perf_counter() - start),
         )  # fmt: skip
-        return action.numpy(), memory, diagnostics
+        return action.numpy().copy(), memory, diagnostics  # the caller's own: memory keeps what was sent
 
     def _remember(self, memory: Memory, s: Tensor, fresh: Tensor) -> Transitions:
         """Append (last_s, last action, s) where it is a transition; elsewhere the window stays, so nothing is counted twice."""
@@ -153,14 +160,15 @@ class Controller:
         weight = t.mask * self.discount**age
         return (error.square().mean(-1) * weight).sum(1) / weight.sum(1).clamp_min(1e-9)
 
-    def _check(self, phi: Phi, recent: Transitions) -> tuple[Phi, Tensor]:
-        """theta's weights for the robots whose phi predicts the context worse than theta does, or not at all."""
+    def _check(self, phi: Phi, recent: Transitions) -> tuple[Phi, Tensor, Tensor]:
+        """theta's weights for the robots whose phi predicts the context worse than theta does, or not at all.
+        -> phi, whether it is the adapter's (b,) bool, whether the adapter's was finite (b,) bool"""
+        yes = torch.ones(recent.mask.shape[0], dtype=torch.bool)
         if phi.gain is None and all(a is b for a, b in zip(phi.net.values(), self.theta.net.values(), strict=True)):
-            return phi, torch.zeros(recent.mask.shape[0], dtype=torch.bool)
-        better = self._mse(phi, recent) <= self._mse(as_phi(self.theta), recent)  # False where phi is NaN
-        if better.all():
-            return phi, ~better
-        return _pick_phi(better, phi, self.theta), ~better
+            return phi, yes, yes
+        error = self._mse(phi, recent)
+        better = error <= self._mse(as_phi(self.theta), recent)  # False where phi is NaN
+        return (phi if better.all() else _pick_phi(better, phi, self.theta)), better, error.isfinite()
 
 
 def _picker(keep: Tensor) -> Callable[[Tensor, Tensor], Tensor]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from controller import score
-from controller.config import ControllerConfig, make_controller
+from controller.config import ControllerConfig, at_least, make_controller
 from controller.evaluate import _step_times
 from controller.run import Record, episodes
 from robots.ant import Ant
@@ -35,7 +35,10 @@ class DemoConfig:
 
 
 def run(robot: Ant, config: DemoConfig, say: Any) -> dict[str, Any]:
-    """say(line) reports progress. -> the summary, which is also written. Raises ConditionError, CheckpointError."""
+    """say(line) reports progress. -> the summary, which is also written. Raises ConditionError, CheckpointError,
+    UsageError."""
+    at_least(1, seeds=config.seeds, steps=config.steps)
+    at_least(0, seed=config.seed)
     onset = config.steps // 3
     schedule = parse(config.condition or f"leg:3@{onset}")
     seeds = [config.seed + i for i in range(config.seeds)]

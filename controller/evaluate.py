@@ -19,6 +19,7 @@ from controller.config import (
     WEIGHTS,
     ControllerConfig,
     UsageError,
+    at_least,
     make_controller,
     make_planner,
     weights_of,
@@ -64,6 +65,7 @@ def evaluate(robot: Ant, config: EvaluateConfig, progress: Progress) -> list[dic
     """
     if not config.seeds or not config.conditions or not config.adapters or config.steps < 1:
         raise UsageError("nothing to evaluate: --adapters, --conditions and --seeds each need a value, and --steps at least 1")
+    at_least(0, seed=min(config.seed, *config.seeds))
     schedules = [parse(c) for c in config.conditions]
     controllers = {(a, s.text): _controller(robot, a, s, config) for a in config.adapters for s in schedules if a != "oracle"}
     config.out.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from controller.config import UsageError
+from controller.config import UsageError, at_least
 from dynamics import checkpoint, data, objectives
 from dynamics import train as training
 from dynamics.adapt.gradient import GrBAL, OnlineSGD
@@ -55,20 +55,35 @@ def fit_adapter(robot: Ant, config: FitConfig, progress: Callable[[str, int, int
     """-> the checkpoint and its record. Raises DataError, CheckpointError, ResumeError, UsageError."""
     if config.device == "cuda" and not torch.cuda.is_available():
         raise UsageError("device 'cuda' is not available here; valid: cpu")
+    at_least(1, past=config.past, future=config.future, horizon=config.horizon, windows=config.windows)
+    at_least(1, inner_steps=config.inner_steps, width=config.width, depth=config.depth, ensemble=config.ensemble)
+    settings = _settings(config)
     rows = data.load(config.data, robot.name, robot.space.n_state, robot.space.n_action)
     model, theta = _start(robot, config, rows)
     config.out.mkdir(parents=True, exist_ok=True)
-    (config.out / "config.json").write_text(json.dumps(asdict(config), indent=1, default=str))
+    (config.out / "config.json").write_text(json.dumps(settings, indent=1))
     if config.adapter == "effectiveness":
+        if "effectiveness.sigma" not in theta.meta:
+            raise UsageError("adapter 'effectiveness' needs --init; valid: a checkpoint made by `sealegs learn`")
         theta, record = tune_filter(model, theta, rows, config.seed, progress)
     else:
         with torch.device(config.device):
             theta, record = _descend(model, theta, rows, config, progress)
-    record |= {"config": json.loads(json.dumps(asdict(config), default=str)), "git": checkpoint.git_revision(), "transitions": len(rows)}
+    record |= {"config": settings, "git": checkpoint.git_revision(), "transitions": len(rows)}
     path = config.out / "model.safetensors"
     checkpoint.save(path, robot.name, model, theta, record)
     (config.out / "record.json").write_text(json.dumps(record, indent=1))
     return path, record
+
+
+def _settings(config: FitConfig) -> dict[str, Any]:
+    """The configuration as JSON, but for what a run that goes on may change. Raises ResumeError where --out holds others."""
+    settings = json.loads(json.dumps(asdict(config), default=str))
+    del settings["resume"]
+    stamp = config.out / "config.json"
+    if config.resume and stamp.exists():
+        training.refuse_other(config.out, json.loads(stamp.read_text()), settings)
+    return settings
 
 
 def _start(robot: Ant, config: FitConfig, rows: data.Rows) -> tuple[MLP, Theta]:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from controller.collect import explore, on_policy
-from controller.config import ControllerConfig, assemble
+from controller.config import ControllerConfig, assemble, at_least, make_planner
 from dynamics import checkpoint, data, objectives
 from dynamics import train as training
 from dynamics.adapt.effectiveness import Effectiveness, episode_gains
@@ -26,6 +26,7 @@ from dynamics.checkpoint import Checkpoint
 from dynamics.mlp import MLP, mul
 from dynamics.types import Params, Theta
 from robots.ant import Ant
+from robots.condition import parse
 
 
 @dataclass(frozen=True)
@@ -51,16 +52,25 @@ Say = Callable[[str], None]
 
 
 def learn(robot: Ant, config: LearnConfig, out: Path, say: Say) -> Path:
-    """Run, or go on with, the rounds in `out`. -> the checkpoint of the last round."""
+    """Run, or go on with, the rounds in `out`. -> the checkpoint of the last round. Raises UsageError, ConditionError,
+    ResumeError before anything is written."""
+    at_least(8, robots=config.robots)  # every eighth episode is held out
+    at_least(1, steps=config.steps, batch=config.batch, width=config.width, depth=config.depth, ensemble=config.ensemble)
+    at_least(0, seed=config.seed, rounds=config.rounds)
+    for condition in config.conditions:
+        parse(condition)
+    make_planner(config.controller.planner, robot.space.n_action)
     folder = out / "data"
     model = MLP(robot.space, config.width, config.depth, config.ensemble)
     dealt = [config.conditions[i % len(config.conditions)] for i in range(config.robots)]
     settings = json.dumps(asdict(config), sort_keys=True)
     stamp = out / "learn.json"
-    if stamp.exists() and stamp.read_text() != settings:
-        raise training.ResumeError(f"{out} holds a run with other settings; valid: the settings in {stamp}, or another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    stamp.write_text(settings)
+    if stamp.exists():
+        training.refuse_other(out, json.loads(stamp.read_text()), json.loads(settings))
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        stamp.with_suffix(".partial").write_text(settings)
+        stamp.with_suffix(".partial").replace(stamp)
     if not data.shards(folder):
         say(f"round 0  {json.dumps(explore(robot, folder, dealt, 150, config.seed * 1000))}")
     for r in range(config.rounds + 1):

@@ -49,7 +49,7 @@ class Network(nn.Module):
 
 
 def _linear(w: Tensor, bias: Tensor) -> nn.Linear:
-    layer = nn.Linear(*w.shape)
+    layer = nn.Linear(w.shape[0], w.shape[1])
     layer.weight.data, layer.bias.data = w.mT.contiguous(), bias
     return layer
 

@@ -79,7 +79,7 @@ def make(
     shipped = weights_of(robot.name, ControllerConfig().adapter)
     if path is None and not shipped.exists():
         model, before, after = MLP(robot.space, width, depth), walk[:, :-1], walk[:, 1:]
-        norm = model.fit_norm(before.flatten(0, 1), actions.flatten(0, 1), after.flatten(0, 1))
+        norm = model.fit_norm(before.flatten(0, 1), after.flatten(0, 1))
         loaded, weights = checkpoint.Checkpoint(model, Theta(model.init(rng), norm, {}), {}), "random"
     else:
         loaded = checkpoint.load(path or shipped, robot.name, robot.space)
@@ -135,13 +135,13 @@ def step(w: Workload, size: Size, precision: str) -> Work:
     return lambda: controller.step(memory, state)
 
 
-def gemm(w: Workload, rows: int, repeat: int = 1) -> Work:
-    """The network's products in float32 for this many rows, and nothing else: the limit at these shapes."""
+def gemm(w: Workload, rows: int, repeat: int, dtype: torch.dtype) -> Work:
+    """The network's products for this many rows, `repeat` times, and nothing else: the limit at these shapes."""
     sizes = [w.model.n_in] + [w.model.width] * w.model.depth
     shapes = [*pairwise(sizes), (w.model.n_psi, w.model.space.n_delta)]
     rng = torch.Generator().manual_seed(0)
     triples = [
-        (torch.randn(rows, i, generator=rng), torch.randn(i, o, generator=rng), torch.empty(rows, o)) for i, o in shapes
+        tuple(torch.randn(shape, generator=rng).to(dtype) for shape in ((rows, i), (i, o), (rows, o))) for i, o in shapes
     ]
 
     def work() -> None:

@@ -69,13 +69,15 @@ def read_shard(path: Path, robot: str, n_state: int, n_action: int) -> tuple[dic
     wanted = {"s": (b, t, n_state), "a": (b, t, n_action), "s_next": (b, t, n_state), "episode": (b, t)}
     for name, shape in wanted.items():
         got = tuple(tensors[name].shape) if name in tensors else None
-        if got != shape or b == 0:
+        if got != shape or b * t == 0:
             raise DataError(f"{path}: {name} has shape {got}, wanted (b, t{''.join(f', {n}' for n in shape[2:])})")
         if not tensors[name].isfinite().all():
             where = (~tensors[name].isfinite()).nonzero()[0].tolist()
             raise DataError(f"{path}: {name}{where} is {tensors[name][tuple(where)].item()}; every value must be finite")
     if tensors["a"].abs().max() > 1 + 1e-6:
         raise DataError(f"{path}: an action of {tensors['a'].abs().max():.3g} is out of bounds [-1, 1]")
+    if len(meta.get("conditions") or [""] * b) != b:
+        raise DataError(f"{path} names {len(meta['conditions'])} conditions for {b} robots; valid: one for each, or none")
     return tensors, meta
 
 

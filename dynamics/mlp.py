@@ -11,6 +11,7 @@ Weights carry an ensemble dimension e first; weights adapted per robot carry b b
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -146,44 +147,62 @@ class MLP:
         layers = [(_own(net[f"W{j}"], i, dtype), _own(net[f"b{j}"], i, dtype)) for j in range(1, self.depth)]
         # Zeros below the head: products with a multiple of 16 rows are quicker.
         head = _own(torch.nn.functional.pad(net["K"], (0, -n_delta % 16)), i, dtype)
-        # The 1 of psi: NaN or infinite weights make it NaN, so that they reach the delta through a relu that may hide them.
-        one = 1 + 0 * sum(w.sum((-2, -1)) for w in (first, *(w for layer in layers for w in layer))).view(-1, 1)
-        buffers: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor, list[Product]]] = {}
+        # The 1 of psi. NaN or infinite weights make it NaN, and so reach the delta through a relu that may hide them.
+        sums = (w.sum((-2, -1)) for w in (first, *(w for layer in layers for w in layer)))
+        one = 1 + 0 * sum(sums, torch.zeros(())).view(-1, 1)
+        buffers: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor, list[Layer]]] = {}
 
-        def allocate(b: int, n: int) -> tuple[Tensor, Tensor, Tensor, list[Product]]:
+        def allocate(b: int, n: int) -> tuple[Tensor, Tensor, Tensor, list[Layer]]:
             psi, hidden, y = (torch.empty(rows, b, n, dtype=dtype) for rows in (self.n_psi, width, head.shape[-2]))
             psi[-1] = one
-            products, h = [], psi[width:]
+            plan, h = [], psi[width:]
             for j, (w, bias) in enumerate([(first, None), *layers]):
                 out = psi[:width] if (self.depth - j) % 2 else hidden  # in turn, so that the last layer writes into psi
-                products.append((w, bias, _facing(w, h), _facing(w, out)))
+                plan.append(Layer(w, bias, _facing(w, h), _facing(w, out), _bits(out)))
                 h = out
-            products.append((head, None, _facing(head, psi), _facing(head, y)))
-            return psi[width : width + n_feature], psi[width + n_feature : -1], y[:n_delta], products
+            plan.append(Layer(head, None, _facing(head, psi), _facing(head, y), None))
+            return psi[width : width + n_feature], psi[width + n_feature : -1], y[:n_delta], plan
 
         def forward(x: Tensor, a: Tensor) -> Tensor:
             size = (x.shape[1], x.shape[2])
             if size not in buffers:
                 buffers[size] = allocate(*size)
-            x_row, a_row, y, products = buffers[size]
+            x_row, a_row, y, plan = buffers[size]
             x_row.copy_(x)
             a_row.copy_(a)
-            for product in products[:-1]:
-                _relu_(_affine(*product))
-            _affine(*products[-1])
+            for layer in plan:
+                layer.apply()
             return y
 
         return forward
 
 
-Product = tuple[Tensor, Tensor | None, Tensor, Tensor]  # the arguments of _affine
+class Layer(NamedTuple):
+    """out = relu(w h + bias) in place, all as from `_own` and `_facing`."""
+
+    w: Tensor
+    bias: Tensor | None
+    h: Tensor
+    out: Tensor
+    rectified: Tensor | None  # `_bits` of out; None for no relu
+
+    def apply(self) -> None:
+        shared = self.w.dim() == 2
+        if self.bias is None:
+            (torch.mm if shared else torch.bmm)(self.w, self.h, out=self.out)
+        else:
+            (torch.addmm if shared else torch.baddbmm)(self.bias, self.w, self.h, out=self.out)
+        if self.rectified is not None:
+            self.rectified.relu_()
 
 
 def _own(w: Tensor, i: int, dtype: torch.dtype) -> Tensor:
     """Member i of weights (e, i, o) or (b, e, i, o) -> (o, i) where all robots share them, (b, o, i) where each has its
     own."""
     w = w[i] if w.dim() == 3 else w[:, i]
-    return (w[0] if w.dim() == 3 and w.shape[0] == 1 else w).to(dtype).mT.contiguous()
+    w = (w[0] if w.dim() == 3 and w.shape[0] == 1 else w).mT
+    # Products of bfloat16 are slower through a transposed view, by more than the copy takes; those of float32 are not.
+    return w if w.dtype == dtype else w.to(dtype).contiguous()
 
 
 def _facing(w: Tensor, h: Tensor) -> Tensor:
@@ -191,17 +210,7 @@ def _facing(w: Tensor, h: Tensor) -> Tensor:
     return h.view(h.shape[0], -1) if w.dim() == 2 else h.transpose(0, 1)
 
 
-def _affine(w: Tensor, bias: Tensor | None, h: Tensor, out: Tensor) -> Tensor:
-    """out = w h + bias, all as from `_own` and `_facing`."""
-    if bias is None:
-        return (torch.mm if w.dim() == 2 else torch.bmm)(w, h, out=out)
-    return (torch.addmm if w.dim() == 2 else torch.baddbmm)(bias, w, h, out=out)
-
-
-def _relu_(h: Tensor) -> Tensor:
-    """In place. A bfloat16 is negative where the int16 of the same bits is, and the integer maximum takes half the time;
-    it sends a NaN with its sign bit set to 0."""
-    if h.dtype == torch.bfloat16:
-        h.view(torch.int16).clamp_min_(0)
-        return h
-    return h.relu_()
+def _bits(h: Tensor) -> Tensor:
+    """A view of h whose relu is h's: a bfloat16 is negative where the int16 of the same bits is, and the relu of integers takes
+    a fifth of the time. It sends a NaN with its sign bit set to 0."""
+    return h.view(torch.int16) if h.dtype == torch.bfloat16 else h

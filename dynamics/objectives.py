@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dynamics.adapt.gradient import GrBAL
 from dynamics.adapt.last_layer import LastLayer
-from dynamics.data import Rows, window
+from dynamics.data import DataError, Rows, window
 from dynamics.losses import multi_step
 from dynamics.mlp import LOG_STD, MLP, mul
 from dynamics.train import Loss
@@ -46,6 +46,9 @@ class Sampler:
 
     @staticmethod
     def of(rows: Rows) -> "Sampler":
+        """Raises DataError where there are too few episodes to keep one."""
+        if (episodes := int(rows.episode.max()) + 1) < 8:
+            raise DataError(f"the dataset has {episodes} episode(s); valid: 8 or more, of which every eighth is held out")
         held = rows.episode % 8 == 7
         newest = rows.shard > rows.shard.max() * 3 // 4 if rows.shard.max() else torch.ones_like(held)
         return Sampler((~held).nonzero()[:, 0], (~held & newest).nonzero()[:, 0], held.nonzero()[:, 0])
@@ -127,18 +130,18 @@ def plain(
 ) -> tuple[Loss, Callable[[Params], float]]:
     """Regression on the actions as commanded, whatever the motors made of them: what a model that does not adapt is trained on."""
 
-    def at_rows(params: Params, at: Tensor) -> Tensor:
+    def at_rows(params: Params, at: Tensor) -> tuple[Tensor, Tensor]:
         _, ahead = window(rows, at, 0, horizon)
-        mse, nll = multi_step(model, as_phi(join(params, norm)), ahead)
-        return mse + 0.1 * nll
+        return multi_step(model, as_phi(join(params, norm)), ahead)
 
     def loss(params: Params, rng: torch.Generator) -> Tensor:
-        return at_rows(params, sampler.draw(batch, rng))
+        mse, nll = at_rows(params, sampler.draw(batch, rng))
+        return mse + 0.1 * nll
 
     def validate(params: Params) -> float:
         at = sampler.held_out[:: max(1, len(sampler.held_out) // 2048)]
         with torch.no_grad():
-            return float(at_rows(params, at))
+            return float(at_rows(params, at)[0])
 
     return loss, validate
 
@@ -158,7 +161,7 @@ def meta(
         mask = before.mask & (torch.arange(past, 0, -1) <= length)
         before = before._replace(mask=mask)
         if isinstance(adapter, GrBAL):
-            phi = adapter.fit(theta, before, differentiable=True)
+            phi = adapter.fit(theta, before, differentiable=torch.is_grad_enabled())
         else:
             phi = adapter.fit(theta, as_phi(theta), before)
         # The variance head has no part in adaptation; the zero keeps it in the graph.

@@ -26,6 +26,17 @@ class ResumeError(ValueError):
     """A training state that does not belong to this run."""
 
 
+def refuse_other(where: Path, theirs: Any, ours: Any, name: str = "") -> None:
+    """Raises ResumeError naming the first of the settings (nested dicts, as JSON reads them) that is not what a run began with."""
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        for key in ours:
+            refuse_other(where, theirs.get(key), ours[key], f"{name}.{key}".lstrip("."))
+    elif theirs != ours:
+        raise ResumeError(
+            f"{where} was begun with {name} {theirs!r}, not {ours!r}; valid: the settings it began with, or another --out"
+        )
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     steps: int = 2000
@@ -81,13 +92,14 @@ def fit(
     _set_adam(optimiser, params, start.adam)
     best, best_loss, stale = start.best, start.best_loss, start.stale
     step = start.step
-    for step in range(start.step + 1, config.steps + 1):
+    while step < config.steps and stale < config.patience:
+        step += 1
         late = step > config.decay_from * config.steps
         optimiser.param_groups[0]["lr"] = config.lr * (config.decay_to if late else 1.0)
         rng = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
         value = loss(params, rng)
         if not value.isfinite():
-            raise FloatingPointError(f"the training loss became {value.item()} at step {step}; lower --lr")
+            raise FloatingPointError(f"the training loss became {value.item()} at step {step}; lower --train.lr")
         optimiser.zero_grad()
         value.backward()
         torch.nn.utils.clip_grad_norm_(params.values(), config.clip)
@@ -104,8 +116,6 @@ def fit(
         if save_to is not None and step % config.save_every == 0:
             state = State(_plain(params), _get_adam(optimiser, params), best, step, best_loss, stale)
             save(save_to, state, config)
-        if stale >= config.patience:
-            break
     last = _plain(params)
     return State(last, _get_adam(optimiser, params), best if best_loss < math.inf else last, step, best_loss, stale)
 
@@ -157,9 +167,9 @@ def resume(path: Path, config: Any) -> State:
             tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError, json.JSONDecodeError) as e:
         raise ResumeError(f"nothing to resume at {path} ({e}); valid: the --out folder of a training run that was cut off") from e
-    if not isinstance(header, dict) or header.get("config") != asdict(config):
-        theirs = header.get("config") if isinstance(header, dict) else None
-        raise ResumeError(f"{path} was written with other settings ({theirs}); valid: the settings it began with")
+    if not isinstance(header, dict):
+        raise ResumeError(f"{path} was not written by sealegs; valid: the --out folder of a training run that was cut off")
+    refuse_other(path, header.get("config"), asdict(config), "config")
     groups: dict[str, Params] = {"params": {}, "adam": {}, "best": {}}
     for name, value in tensors.items():
         group, _, key = name.partition(".")

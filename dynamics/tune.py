@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dynamics.adapt.effectiveness import normal_equations, solve
 from dynamics.adapt.gradient import OnlineSGD
-from dynamics.data import Rows, window
+from dynamics.data import DataError, Rows, window
 from dynamics.mlp import MLP
 from dynamics.types import Theta, Transitions, as_phi
 
@@ -97,7 +97,7 @@ def _starts(rows: Rows, count: int, length: int, rng: torch.Generator) -> Tensor
     ok = (rows.episode % 8 == 7) & _room(rows, at, length)
     candidates = at[ok]
     if not len(candidates):
-        raise ValueError(f"no held-out episode is {length} transitions long")
+        raise DataError(f"no held-out episode is {length} transitions long; valid: a dataset of 8 or more such episodes")
     return candidates[torch.randint(len(candidates), (count,), generator=rng)]
 
 

@@ -11,6 +11,7 @@ uses power-law noise): neighbouring actions agree, so candidates move the robot 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -61,13 +62,11 @@ class Shooting(ABC):
 
     def noise(self, n: int, rngs: Sequence[torch.Generator]) -> Tensor:
         """-> (b, n, h, a), unit variance, coloured over h. Robot i draws from rngs[i] alone."""
-        shape = (n, self.horizon, self.n_action)
-        white = torch.stack([torch.randn(shape, generator=rng) for rng in rngs])
-        if self.beta > 0:
-            fresh = (1 - self.beta**2) ** 0.5
-            for t in range(1, self.horizon):
-                white[:, :, t].mul_(fresh).add_(white[:, :, t - 1], alpha=self.beta)
-        return white
+        shape = (self.horizon, self.n_action * n)
+        white = [torch.randn(shape, generator=rng) for rng in rngs]
+        # Candidates last in memory, as the rollout reads them. A product for each robot: one for all may round differently.
+        coloured = torch.stack([_colour(self.horizon, self.beta) @ x for x in white])
+        return coloured.unflatten(-1, (self.n_action, n)).permute(0, 3, 1, 2)
 
     @torch.no_grad()
     def plan(
@@ -77,10 +76,9 @@ class Shooting(ABC):
         mean, elites = _shift(memory.mean), _shift(memory.elites)
         std = torch.full_like(mean, self.std)
         best, best_cost = mean, torch.full((b,), torch.inf)
-        for i in range(self.iterations):
-            fresh = self.noise(self.samples - elites.shape[1] - 1, rngs)
-            fresh = (mean[:, None] + std[:, None] * fresh).clamp_(self.low, self.high)
-            actions = torch.cat((mean[:, None], elites, fresh), 1)
+        for _ in range(self.iterations):
+            actions = (mean[:, None] + std[:, None] * self.noise(self.samples, rngs)).clamp_(self.low, self.high)
+            actions[:, 0], actions[:, 1 : 1 + elites.shape[1]] = mean, elites
             costs = evaluate(predict, cost, s, actions)
             low, at = costs.min(1)
             improved = low < best_cost
@@ -95,6 +93,15 @@ class Shooting(ABC):
                 elites = _take(actions, costs.topk(self.keep, dim=1, largest=False).indices)
         plan = Plan(self.choose(mean, best), best_cost, best_cost.isfinite())
         return plan, Memory(mean, elites)
+
+
+@lru_cache
+def _colour(horizon: int, beta: float) -> Tensor:
+    """(h, h), lower triangular: white noise -> first-order coloured noise of unit variance."""
+    lag = torch.arange(horizon)[:, None] - torch.arange(horizon)
+    response = torch.where(lag >= 0, beta ** lag.float(), 0.0)
+    response[:, 1:] *= (1 - beta**2) ** 0.5
+    return response
 
 
 def _shift(x: Tensor) -> Tensor:

@@ -78,9 +78,10 @@ class OnlineSGD:
         return {"online-sgd.log_rate": torch.tensor(-4.6)}  # 0.01
 
     def init(self, theta: Theta, b: int) -> Params:
-        return {n: w.clone() if n.startswith(ADAPTED) else w for n, w in expand(theta.net, b).items()}
+        """Every robot's own copy of the tensors that adapt."""
+        return {n: w.clone() for n, w in expand(theta.net, b).items() if n.startswith(ADAPTED)}
 
     def adapt(self, theta: Theta, carry: Params, recent: Transitions) -> tuple[Phi, Params]:
         rate = dict.fromkeys(carry, theta.meta["online-sgd.log_rate"].exp())
-        net = descend(self.model, carry, theta.norm, recent, rate, differentiable=False)
-        return Phi(net, theta.norm), net
+        net = descend(self.model, theta.net | carry, theta.norm, recent, rate, differentiable=False)
+        return Phi(net, theta.norm), {n: net[n] for n in carry}

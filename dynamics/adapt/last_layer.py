@@ -52,10 +52,12 @@ class LastLayer:
         psi = psi * root
         spread = psi * meta["last-layer.log_prior"].exp()  # Psi P
         gram = spread @ psi.mT  # (b, e, k, k)
-        noise = meta["last-layer.log_noise"].exp()
+        # Below a millionth of the trace the noise is float32's own: the factorisation would fail in mid-run.
+        least = 1e-6 * gram.diagonal(dim1=-2, dim2=-1).sum(-1)[:, :, None]
+        noise = torch.maximum(meta["last-layer.log_noise"].exp(), least)  # (b, e, d)
         eye = torch.eye(gram.shape[-1])
-        system = gram[:, :, None] + noise[:, None, None] * eye  # (b, e, d, k, k)
-        factor = torch.linalg.cholesky(system)
+        system = gram[:, :, None] + noise[..., None, None] * eye  # (b, e, d, k, k)
+        factor = torch.linalg.cholesky_ex(system).L  # NaN makes NaN, for the loop to catch, and raises nothing
         weight: Tensor = torch.cholesky_solve(residual.mT[..., None], factor)[..., 0]  # (b, e, d, k)
         delta = (weight @ spread).mT  # (b, e, n_psi, d)
         return phi._replace(net=phi.net | {"K": phi.net["K"] + delta})
