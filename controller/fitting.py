@@ -11,6 +11,7 @@ import torch
 from controller.config import UsageError, at_least
 from dynamics import checkpoint, data, objectives
 from dynamics import train as training
+from dynamics.adapt.effectiveness import episode_gains
 from dynamics.adapt.gradient import GrBAL, OnlineSGD
 from dynamics.adapt.last_layer import LastLayer
 from dynamics.mlp import MLP
@@ -29,7 +30,7 @@ class FitConfig:
     """checkpoint to start from (network, normaliser); by default fresh weights"""
     out: Path = Path("runs/train")
     """model.safetensors, the training state and TensorBoard logs go here"""
-    adapter: Literal["frozen", "online-sgd", "grbal", "last-layer", "effectiveness"] = "last-layer"
+    adapter: Literal["frozen", "online-sgd", "grbal", "last-layer", "effectiveness", "effectiveness+last-layer"] = "last-layer"
     """frozen: plain regression, the same objective without a context"""
     past: int = 32
     """transitions adapted to"""
@@ -62,11 +63,18 @@ def fit_adapter(robot: Ant, config: FitConfig, progress: Callable[[str, int, int
     model, theta = _start(robot, config, rows)
     config.out.mkdir(parents=True, exist_ok=True)
     (config.out / "config.json").write_text(json.dumps(settings, indent=1))
-    if config.adapter == "effectiveness":
+    if config.adapter.startswith("effectiveness"):
         if "effectiveness.sigma" not in theta.meta:
             raise UsageError("adapter 'effectiveness' needs --init; valid: a checkpoint made by `sealegs learn`")
+    if config.adapter == "effectiveness":
         theta, record = tune_filter(model, theta, rows, config.seed, progress)
     else:
+        if config.adapter == "effectiveness+last-layer":
+            # The last layer learns to explain what the gains leave: it is trained on the actions as they acted.
+            everything = torch.arange(int(rows.episode.max()) + 1)
+            ones = torch.ones(len(everything), robot.space.n_action)
+            gains = episode_gains(model, theta, rows, everything, ones)
+            rows = rows._replace(a=rows.a * gains[rows.episode])
         with torch.device(config.device):
             theta, record = _descend(model, theta, rows, config, progress)
     record |= {"config": settings, "git": checkpoint.git_revision(), "transitions": len(rows)}
@@ -82,7 +90,7 @@ def _settings(config: FitConfig) -> dict[str, Any]:
     del settings["resume"]
     stamp = config.out / "config.json"
     if config.resume and stamp.exists():
-        training.refuse_other(config.out, json.loads(stamp.read_text()), settings)
+        training.refuse_other(config.out, json.loads(stamp.read_text()) | {"out": settings["out"]}, settings)
     return settings
 
 

@@ -313,8 +313,11 @@ def test_a_checkpoint_with_another_tensor_missing_misshapen_or_not_finite_is_ref
 def test_training_in_two_parts_ends_at_the_same_bits(tmp_path):
     target = torch.linspace(-1, 1, 12).view(3, 4)
 
+    batches = []
+
     def loss(params: Params, rng: torch.Generator) -> Tensor:
-        return (params["net.w"] - target + 0.1 * torch.randn(3, 4, generator=rng)).square().sum()
+        batches.append(torch.randn(3, 4, generator=rng))
+        return (params["net.w"] - target + 0.1 * batches[-1]).square().sum()
 
     def validate(params: Params) -> float:
         return float((params["net.w"] - target).square().sum())
@@ -323,6 +326,7 @@ def test_training_in_two_parts_ends_at_the_same_bits(tmp_path):
     start = training.fresh({"net.w": torch.zeros(3, 4)})
     whole = training.fit(loss, start, config, validate)
     assert validate(whole.params) < 0.1 * validate(start.params) and whole.step == 40
+    assert len(torch.stack(batches).unique(dim=0)) == 40
     path = tmp_path / "state.safetensors"
 
     class Killed(Exception):
