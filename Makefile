@@ -11,7 +11,7 @@ $(STAMP): setup.py pyproject.toml constraints.txt
 	$(BIN)/pip install -q -c constraints.txt -e .[dev,bench]
 	touch $(STAMP)
 
-.PHONY: install demo test bench
+.PHONY: install demo test bench weights
 install: $(STAMP)
 
 demo: $(STAMP)
@@ -25,3 +25,18 @@ test: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/sealegs bench --out runs/bench
+
+# From nothing to the shipped weights: about an hour on two quiet cores; run again to go on where it was cut off.
+W = controller/weights
+RUN ?= runs/weights
+TRAIN = $(BIN)/sealegs train ant --data $(RUN)/learn/data
+weights: $(STAMP)
+	$(BIN)/sealegs learn ant --rounds 23 --out $(RUN)/learn
+	$(TRAIN) --init $(RUN)/learn/round-023.safetensors --adapter effectiveness --out $(RUN)/effectiveness
+	$(TRAIN) --init $(RUN)/learn/round-023.safetensors --adapter online-sgd --train.steps 3000 --windows 64 --out $(RUN)/online-sgd
+	$(TRAIN) --init $(RUN)/effectiveness/model.safetensors --adapter effectiveness+last-layer --train.steps 1000 --out $(RUN)/both
+	$(TRAIN) --init $(RUN)/learn/round-023.safetensors --adapter last-layer --train.steps 2000 --out $(RUN)/last-layer
+	$(TRAIN) --init $(RUN)/learn/round-023.safetensors --adapter grbal --train.steps 1500 --windows 16 --out $(RUN)/grbal
+	cp $(RUN)/effectiveness/model.safetensors $(W)/ant.safetensors
+	for a in online-sgd last-layer grbal; do cp $(RUN)/$$a/model.safetensors $(W)/ant-$$a.safetensors; done
+	cp $(RUN)/both/model.safetensors $(W)/ant-effectiveness+last-layer.safetensors

@@ -5,8 +5,6 @@ import sys
 
 # One thread for each torch product: the loop spreads whole robots over threads instead. To be set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-if "MUJOCO_GL" not in os.environ and not os.environ.get("DISPLAY"):
-    os.environ["MUJOCO_GL"] = "egl"
 
 import json
 from collections.abc import Callable
@@ -14,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -116,11 +115,15 @@ def demo(c: Demo) -> None:
     with _bar() as bar:
         summary = demonstration.run(ROBOTS[c.robot](), c, _tracker(bar))
     table = Table(title=f"{c.robot}, {summary['condition']}, {len(summary['seeds'])} seeds")
-    columns = ("adapter", "speed_before", "speed_after", "falls", "recover_s", "error_before", "error_after", "step_ms_p50", "step_ms_p99")
-    for name in columns:
-        table.add_column(name, justify="left" if name == "adapter" else "right")
+    columns = {
+        "adapter": "controller", "speed_before": "m/s before", "speed_after": "after", "falls": "falls", "recover_s": "recover s",
+        "error_before": "error", "error_after": "adapted", "step_ms_p50": "p50 ms", "step_ms_p99": "p99",
+    }  # fmt: skip
+    for name, title in columns.items():
+        table.add_column(title, justify="left" if name == "adapter" else "right")
     for row in summary["controllers"]:
-        table.add_row(*(x if isinstance(x, str) else f"{x:.2f}" if isinstance(x, float) else str(x) for x in (row[n] for n in columns)))
+        cells = (row[name] for name in columns)
+        table.add_row(*(x if isinstance(x, str) else f"{x:.2f}" if isinstance(x, float) else str(x) for x in cells))
     console.print(table)
     if "video_skipped" in summary:
         console.print(summary["video_skipped"], soft_wrap=True)
@@ -137,21 +140,28 @@ def run_evaluate(c: Evaluate) -> None:
     by = groups(rows)
     for condition in dict.fromkeys(c for c, _ in by):
         cells = [by.get((condition, a), []) for a in adapters]
-        table.add_row(condition, *(f"{sum(r['return_per_500'] for r in cell) / len(cell):.0f}" if cell else "-" for cell in cells))
+        table.add_row(
+            condition, *(f"{sum(r['return_per_500'] for r in cell) / len(cell):.0f}" if cell else "-" for cell in cells)
+        )
     console.print(table)
     console.print(f"written: {c.out}", soft_wrap=True)
 
 
 def learn(c: Learn) -> None:
     config = learning.LearnConfig(**{k: getattr(c, k) for k in learning.LearnConfig.__dataclass_fields__})
-    path = learning.learn(ROBOTS[c.robot](), config, c.out, lambda line: console.print(line, soft_wrap=True, markup=False))
+    path = learning.learn(
+        ROBOTS[c.robot](), config, c.out, lambda line: console.print(line, soft_wrap=True, markup=False)
+    )
     console.print(f"written: {path}", soft_wrap=True)
 
 
 def train(c: Train) -> None:
     with _bar() as bar:
         path, record = fit_adapter(ROBOTS[c.robot](), c, _tracker(bar))
-    console.print(f"written: {path}  validation loss {record['validation_before']:.4f} -> {record['validation']:.4f}", soft_wrap=True)
+    console.print(
+        f"written: {path}  validation loss {record['validation_before']:.4f} -> {record['validation']:.4f}",
+        soft_wrap=True,
+    )
 
 
 def collect(c: Collect) -> None:
@@ -198,6 +208,7 @@ def main(argv: list[str] | None = None) -> None:
     config = tyro.extras.subcommand_cli_from_dict(
         {name: kind for name, (kind, _) in COMMANDS.items()}, prog="sealegs", args=argv
     )
+    torch.set_num_threads(1)
     run = next(f for kind, f in COMMANDS.values() if type(config) is kind)
     try:
         run(config)
@@ -205,7 +216,10 @@ def main(argv: list[str] | None = None) -> None:
         print(f"sealegs: {e}", file=sys.stderr)
         sys.exit(2)
     except (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as e:
-        print(f"sealegs: {e.filename} cannot be used ({e.strerror}); valid: a folder that can be written to", file=sys.stderr)
+        print(
+            f"sealegs: {e.filename} cannot be used ({e.strerror}); valid: a folder that can be written to",
+            file=sys.stderr,
+        )
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -17,7 +17,9 @@ LYING = 15  # steps a fallen robot is left to get up by itself: enough to learn 
 Report = Callable[[int, int], None]  # steps done, steps in all
 
 
-def explore(robot: Ant, folder: Path, conditions: Sequence[str], steps: int, seed: int, policy: str = "both") -> dict[str, Any]:
+def explore(
+    robot: Ant, folder: Path, conditions: Sequence[str], steps: int, seed: int, policy: str = "both"
+) -> dict[str, Any]:
     """One shard of open-loop motion, one robot a condition: coloured noise (policy "noise"), random central-pattern gaits ("cpg": each motor
     a sine of random offset, amplitude and phase, one frequency of 1.5-4.5 Hz a robot), or half of each ("both")."""
     b, n = len(conditions), robot.space.n_action
@@ -27,7 +29,11 @@ def explore(robot: Ant, folder: Path, conditions: Sequence[str], steps: int, see
     for t in range(1, steps):
         white[:, t] = beta * white[:, t - 1] + np.sqrt(1 - beta**2) * white[:, t]
     noise = white * rng.uniform(0.4, 1.2, (b, 1, 1))
-    phase = 2 * np.pi * (rng.uniform(1.5, 4.5, (b, 1, 1)) * robot.dt * np.arange(steps)[:, None] + rng.uniform(0, 1, (b, 1, n)))
+    phase = (
+        2
+        * np.pi
+        * (rng.uniform(1.5, 4.5, (b, 1, 1)) * robot.dt * np.arange(steps)[:, None] + rng.uniform(0, 1, (b, 1, n)))
+    )
     gait = rng.uniform(-0.3, 0.3, (b, 1, n)) + rng.uniform(0.3, 1.2, (b, 1, n)) * np.sin(phase)
     gait += 0.2 * rng.standard_normal((b, steps, n))
     first = {"noise": np.ones(b, bool), "cpg": np.zeros(b, bool), "both": rng.permutation(b) % 2 == 0}[policy]
@@ -43,7 +49,13 @@ def explore(robot: Ant, folder: Path, conditions: Sequence[str], steps: int, see
 
 
 def on_policy(
-    robot: Ant, controller: Controller, folder: Path, conditions: Sequence[str], steps: int, seed: int, report: Report | None = None
+    robot: Ant,
+    controller: Controller,
+    folder: Path,
+    conditions: Sequence[str],
+    steps: int,
+    seed: int,
+    report: Report | None = None,
 ) -> dict[str, Any]:
     """One shard of the controller's own behaviour, one robot a condition. A robot that has lain for LYING steps starts again."""
     b = len(conditions)
@@ -74,11 +86,13 @@ def on_policy(
         fleet.close()
     columns = [np.stack(column, 1) for column in zip(*rows, strict=True)]
     path = data.append(
-        folder, *(torch.as_tensor(c) for c in columns),
+        folder, torch.as_tensor(columns[0]), torch.as_tensor(columns[1]), torch.as_tensor(columns[2]), torch.as_tensor(columns[3]),
         {"robot": robot.name, "conditions": list(conditions), "policy": "planner", "seed": seed},
     )  # fmt: skip
     speed = robot.score(columns[0], columns[2]).mean(1)
-    by_condition = {c: float(speed[[i for i, x in enumerate(conditions) if x == c]].mean()) for c in dict.fromkeys(conditions)}
+    by_condition = {
+        c: float(speed[[i for i, x in enumerate(conditions) if x == c]].mean()) for c in dict.fromkeys(conditions)
+    }
     return {
         "shard": path.name, "transitions": b * steps, "speed": float(speed.mean()), "falls": falls, "by_condition": by_condition,
     }  # fmt: skip

@@ -94,7 +94,9 @@ class Controller:
         )  # fmt: skip
 
     @torch.no_grad()
-    def step(self, memory: Memory, state: np.ndarray, late: bool | None = None) -> tuple[np.ndarray, Memory, Diagnostics]:
+    def step(
+        self, memory: Memory, state: np.ndarray, late: bool | None = None
+    ) -> tuple[np.ndarray, Memory, Diagnostics]:
         """state (b, s) -> action (b, a) float32, memory, diagnostics.
 
         A row of `state` that is not finite, or beyond HUGE, is not learned from and not planned from: the guard holds, then
@@ -183,7 +185,8 @@ def _picker(keep: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
 def _pick_phi(keep: Tensor, phi: Phi, theta: Theta) -> Phi:
     pick = _picker(keep)
     net = {
-        name: w if w.dim() == theta.net[name].dim() else pick(w, theta.net[name].expand_as(w)) for name, w in phi.net.items()
+        name: w if w.dim() == theta.net[name].dim() else pick(w, theta.net[name].expand_as(w))
+        for name, w in phi.net.items()
     }
     return Phi(net, phi.norm, None if phi.gain is None else pick(phi.gain, torch.ones_like(phi.gain)))
 

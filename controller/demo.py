@@ -56,7 +56,9 @@ def run(robot: Ant, config: DemoConfig, say: Any) -> dict[str, Any]:
 
         records.append(episodes(controller, robot, [schedule] * len(seeds), seeds, config.steps, progress=tell))
         latencies.append(_step_times(controller, records[-1].s[0], seeds[0]))
-    rows = [summarise(robot, name, schedule, r, times) for name, r, times in zip(names, records, latencies, strict=True)]
+    rows = [
+        summarise(robot, name, schedule, r, times) for name, r, times in zip(names, records, latencies, strict=True)
+    ]
     summary = {
         "robot": robot.name, "condition": schedule.text, "onsets": schedule.onsets, "steps": config.steps, "seeds": seeds,
         "controllers": rows, "seconds": time.perf_counter() - begun,
@@ -119,14 +121,25 @@ def plot(path: Path, robot: Ant, names: Sequence[str], records: Sequence[Record]
             axes[0].plot(time_s, _smooth(v), color=f"C{j}", lw=0.6, alpha=0.35)
         axes[0].plot(time_s, _smooth(speed.mean(0)), color=f"C{j}", lw=2, label=name)
     adapting = records[0]
-    for key, label, color in (("error_before", "before adaptation (theta)", "C3"), ("error_after", "after (phi)", "C0")):
+    for key, label, color in (
+        ("error_before", "before adaptation (theta)", "C3"),
+        ("error_after", "after (phi)", "C0"),
+    ):
         values = np.nan_to_num(getattr(adapting, key), nan=0.0)
         axes[1].plot(time_s, _smooth(np.sqrt((values**2).mean(0))), color=color, label=label)
-    axes[2].plot(time_s, adapting.adapt_ms, color="C4", lw=0.8, label=f"adapt, {adapting.a.shape[0]} robots in one batch")
+    axes[2].plot(
+        time_s, adapting.adapt_ms, color="C4", lw=0.8, label=f"adapt, {adapting.a.shape[0]} robots in one batch"
+    )
     for ax in axes:
         for onset, condition in zip(schedule.onsets, schedule.text.split("+"), strict=False):
             ax.axvline(onset * robot.dt, color="k", ls="--", lw=1)
-            ax.annotate(condition, (onset * robot.dt, 1), xycoords=("data", "axes fraction"), xytext=(4, -12), textcoords="offset points")
+            ax.annotate(
+                condition,
+                (onset * robot.dt, 1),
+                xycoords=("data", "axes fraction"),
+                xytext=(4, -12),
+                textcoords="offset points",
+            )
         ax.legend(loc="upper left", fontsize=8)
         ax.grid(alpha=0.3)
     axes[0].set_ylabel("forward speed [m/s], 0.5 s mean")
@@ -142,7 +155,9 @@ class NoOpenGL(RuntimeError):
     """Rendering is not possible here. The message names the package that would make it so."""
 
 
-def film(path: Path, robot: Ant, names: Sequence[str], records: Sequence[Record], schedule: Schedule, height: int = 360) -> None:
+def film(
+    path: Path, robot: Ant, names: Sequence[str], records: Sequence[Record], schedule: Schedule, height: int = 360
+) -> None:
     """Both robots of the first seed side by side, at real speed (20 frames/s). Raises NoOpenGL."""
     import imageio
     from PIL import Image, ImageDraw
@@ -153,7 +168,8 @@ def film(path: Path, robot: Ant, names: Sequence[str], records: Sequence[Record]
         camera = Camera(robot.physics.model, width=480, height=height)
     except RenderError as e:
         raise NoOpenGL(str(e)) from e
-    with camera, imageio.get_writer(path, fps=round(1 / robot.dt), codec="libx264", quality=7, macro_block_size=8) as writer:
+    video: Any = imageio.get_writer(path, fps=round(1 / robot.dt), codec="libx264", quality=7, macro_block_size=8)
+    with camera, video as writer:
         for t in range(records[0].a.shape[1]):
             tiles = []
             for name, r in zip(names, records, strict=True):
@@ -163,7 +179,12 @@ def film(path: Path, robot: Ant, names: Sequence[str], records: Sequence[Record]
                 speed = robot.score(r.s[0, max(0, t - 10)], r.s[0, t]) / min(10, max(1, t))
                 draw = ImageDraw.Draw(picture)
                 draw.text((10, 8), f"{name}", fill="white", font_size=22)
-                draw.text((10, 34), f"{speed:4.1f} m/s   {r.s[0, t, 0]:6.1f} m   {t * robot.dt:5.1f} s", fill="white", font_size=18)
+                draw.text(
+                    (10, 34),
+                    f"{speed:4.1f} m/s   {r.s[0, t, 0]:6.1f} m   {t * robot.dt:5.1f} s",
+                    fill="white",
+                    font_size=18,
+                )
                 if broken:
                     draw.text((10, 58), schedule.text, fill=(255, 90, 70), font_size=18)
                 tiles.append(np.asarray(picture))

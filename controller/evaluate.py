@@ -30,7 +30,7 @@ from robots.ant import Ant
 from robots.condition import Schedule, parse
 
 REFERENCES = ("oracle", "specialist")
-COLUMNS = (
+COLUMNS: tuple[str, ...] = (
     "robot", "adapter", "condition", "seed", "steps", "return", "return_per_500", "falls", "recover_s", "error_before",
     "error_after", "step_ms_p50", "step_ms_p99",
 )  # fmt: skip
@@ -64,10 +64,14 @@ def evaluate(robot: Ant, config: EvaluateConfig, progress: Progress) -> list[dic
     Raises ConditionError, CheckpointError, UsageError before anything runs.
     """
     if not config.seeds or not config.conditions or not config.adapters or config.steps < 1:
-        raise UsageError("nothing to evaluate: --adapters, --conditions and --seeds each need a value, and --steps at least 1")
+        raise UsageError(
+            "nothing to evaluate: --adapters, --conditions and --seeds each need a value, and --steps at least 1"
+        )
     at_least(0, seed=min(config.seed, *config.seeds))
     schedules = [parse(c) for c in config.conditions]
-    controllers = {(a, s.text): _controller(robot, a, s, config) for a in config.adapters for s in schedules if a != "oracle"}
+    controllers = {
+        (a, s.text): _controller(robot, a, s, config) for a in config.adapters for s in schedules if a != "oracle"
+    }
     config.out.mkdir(parents=True, exist_ok=True)
     (config.out / "config.json").write_text(json.dumps(asdict(config), indent=1, default=str))
     rows: list[dict[str, Any]] = []
@@ -126,7 +130,9 @@ def _step_times(controller: Controller, states: np.ndarray, seed: int) -> tuple[
     return float(np.quantile(kept, 0.5)), float(np.quantile(kept, 0.99))
 
 
-def _row(robot: Ant, adapter: str, schedule: Schedule, seed: int, record: Record, i: int, timing: tuple[float, float]) -> dict[str, Any]:
+def _row(
+    robot: Ant, adapter: str, schedule: Schedule, seed: int, record: Record, i: int, timing: tuple[float, float]
+) -> dict[str, Any]:
     speed = robot.score(record.s[i, :-1], record.s[i, 1:])
     onset = schedule.onsets[-1] if schedule.onsets else None
     values = (
@@ -215,7 +221,9 @@ def plot(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     conditions = list(dict.fromkeys(c for c, _ in by))
     adapters = list(dict.fromkeys(a for _, a in by))
     width = 0.8 / len(adapters)
-    figure, axes = plt.subplots(figsize=(max(5, 1.1 * len(conditions) * max(1, len(adapters) / 3)), 4), layout="constrained")
+    figure, axes = plt.subplots(
+        figsize=(max(5, 1.1 * len(conditions) * max(1, len(adapters) / 3)), 4), layout="constrained"
+    )
     for j, adapter in enumerate(adapters):
         for i, condition in enumerate(conditions):
             values = [r["return_per_500"] for r in by.get((condition, adapter), [])]

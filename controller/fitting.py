@@ -30,7 +30,9 @@ class FitConfig:
     """checkpoint to start from (network, normaliser); by default fresh weights"""
     out: Path = Path("runs/train")
     """model.safetensors, the training state and TensorBoard logs go here"""
-    adapter: Literal["frozen", "online-sgd", "grbal", "last-layer", "effectiveness", "effectiveness+last-layer"] = "last-layer"
+    adapter: Literal["frozen", "online-sgd", "grbal", "last-layer", "effectiveness", "effectiveness+last-layer"] = (
+        "last-layer"
+    )
     """frozen: plain regression, the same objective without a context"""
     past: int = 32
     """transitions adapted to"""
@@ -52,7 +54,9 @@ class FitConfig:
     seed: int = 0
 
 
-def fit_adapter(robot: Ant, config: FitConfig, progress: Callable[[str, int, int], None]) -> tuple[Path, dict[str, Any]]:
+def fit_adapter(
+    robot: Ant, config: FitConfig, progress: Callable[[str, int, int], None]
+) -> tuple[Path, dict[str, Any]]:
     """-> the checkpoint and its record. Raises DataError, CheckpointError, ResumeError, UsageError."""
     if config.device == "cuda" and not torch.cuda.is_available():
         raise UsageError("device 'cuda' is not available here; valid: cpu")
@@ -63,9 +67,8 @@ def fit_adapter(robot: Ant, config: FitConfig, progress: Callable[[str, int, int
     model, theta = _start(robot, config, rows)
     config.out.mkdir(parents=True, exist_ok=True)
     (config.out / "config.json").write_text(json.dumps(settings, indent=1))
-    if config.adapter.startswith("effectiveness"):
-        if "effectiveness.sigma" not in theta.meta:
-            raise UsageError("adapter 'effectiveness' needs --init; valid: a checkpoint made by `sealegs learn`")
+    if config.adapter.startswith("effectiveness") and "effectiveness.sigma" not in theta.meta:
+        raise UsageError("adapter 'effectiveness' needs --init; valid: a checkpoint made by `sealegs learn`")
     if config.adapter == "effectiveness":
         theta, record = tune_filter(model, theta, rows, config.seed, progress)
     else:
@@ -77,7 +80,7 @@ def fit_adapter(robot: Ant, config: FitConfig, progress: Callable[[str, int, int
             rows = rows._replace(a=rows.a * gains[rows.episode])
         with torch.device(config.device):
             theta, record = _descend(model, theta, rows, config, progress)
-    record |= {"config": settings, "git": checkpoint.git_revision(), "transitions": len(rows)}
+    record |= {"config": settings, "git": checkpoint.git_revision(), "transitions": rows.n}
     path = config.out / "model.safetensors"
     checkpoint.save(path, robot.name, model, theta, record)
     (config.out / "record.json").write_text(json.dumps(record, indent=1))
@@ -149,6 +152,8 @@ def _descend(
     fitted = fitted._replace(meta=known | fitted.meta)
     record: dict[str, Any] = {"validation_before": first, "validation": state.best_loss, "steps": state.step}
     if config.adapter == "online-sgd":
-        fitted, tuned = tune_online_sgd(OnlineSGD(model), fitted, data.Rows(*(x.cpu() for x in rows)), config.past, config.seed)
+        fitted, tuned = tune_online_sgd(
+            OnlineSGD(model), fitted, data.Rows(*(x.cpu() for x in rows)), config.past, config.seed
+        )
         record |= tuned
     return fitted, record

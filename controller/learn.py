@@ -55,7 +55,9 @@ def learn(robot: Ant, config: LearnConfig, out: Path, say: Say) -> Path:
     """Run, or go on with, the rounds in `out`. -> the checkpoint of the last round. Raises UsageError, ConditionError,
     ResumeError before anything is written."""
     at_least(8, robots=config.robots)  # every eighth episode is held out
-    at_least(1, steps=config.steps, batch=config.batch, width=config.width, depth=config.depth, ensemble=config.ensemble)
+    at_least(
+        1, steps=config.steps, batch=config.batch, width=config.width, depth=config.depth, ensemble=config.ensemble
+    )
     at_least(0, seed=config.seed, rounds=config.rounds)
     for condition in config.conditions:
         parse(condition)
@@ -116,7 +118,7 @@ def _fit(robot: Ant, model: MLP, folder: Path, out: Path, config: LearnConfig, r
     state = training.fit(loss, start, fields, report=lambda p: losses.append(p.loss))
     net = objectives.join(state.params, theta.norm).net
     meta = theta.meta | measure(model, Theta(net, theta.norm, {}), rows, gains, sampler)
-    record = {"config": asdict(config), "round": r, "transitions": len(rows), "loss": sum(losses) / max(1, len(losses))}
+    record = {"config": asdict(config), "round": r, "transitions": rows.n, "loss": sum(losses) / max(1, len(losses))}
     record |= {"git": checkpoint.git_revision()}
     checkpoint.save(out / f"round-{r:03d}.safetensors", robot.name, model, Theta(net, theta.norm, meta), record)
     save_file({"gains": gains}, out / f"gains-{r:03d}.safetensors")

@@ -52,4 +52,6 @@ def episodes(
     imagined.close()
     nan = np.full((b, steps), np.nan)
     zero = np.zeros((b, steps), np.int64)
-    return Record(np.stack(states, 1), np.stack(actions, 1), nan, nan, zero, np.full(steps, np.nan), np.full(steps, np.nan))
+    return Record(
+        np.stack(states, 1), np.stack(actions, 1), nan, nan, zero, np.full(steps, np.nan), np.full(steps, np.nan)
+    )

@@ -1,5 +1,6 @@
 """Episodes of a batch of robots under one controller, spread over threads."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -31,7 +32,7 @@ class Fleet:
     def __init__(self, controller: Controller, seeds: Sequence[int], threads: int = 2):
         self.controller = controller
         edges = np.linspace(0, len(seeds), min(threads, len(seeds)) + 1).astype(int)
-        self.slices = [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        self.slices = [slice(a, b) for a, b in itertools.pairwise(edges)]
         self.memories: list[Memory] = [controller.init(seeds[i]) for i in self.slices]
         self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
 
@@ -47,9 +48,7 @@ class Fleet:
 
     def restart(self, which: np.ndarray) -> None:
         """which (b,) bool: those robots start a new episode."""
-        self.memories = [
-            self.controller.restart(m, which[i]) for m, i in zip(self.memories, self.slices, strict=True)
-        ]
+        self.memories = [self.controller.restart(m, which[i]) for m, i in zip(self.memories, self.slices, strict=True)]
 
     def close(self) -> None:
         self._pool.shutdown()

@@ -66,9 +66,7 @@ class Workload(NamedTuple):
         return Transitions(*now, torch.ones(1, self.k, dtype=torch.bool))
 
 
-def make(
-    seed: int, path: Path | None, *, k: int = 32, robots: int = 16, width: int = 256, depth: int = 3
-) -> Workload:
+def make(seed: int, path: Path | None, *, k: int = 32, robots: int = 16, width: int = 256, depth: int = 3) -> Workload:
     """path: a checkpoint; None takes the shipped weights, or random ones of this width and depth where none are shipped.
     Raises CheckpointError."""
     robot, rng = Ant(threads=1), torch.Generator().manual_seed(seed)
@@ -141,7 +139,8 @@ def gemm(w: Workload, rows: int, repeat: int, dtype: torch.dtype) -> Work:
     shapes = [*pairwise(sizes), (w.model.n_psi, w.model.space.n_delta)]
     rng = torch.Generator().manual_seed(0)
     triples = [
-        tuple(torch.randn(shape, generator=rng).to(dtype) for shape in ((rows, i), (i, o), (rows, o))) for i, o in shapes
+        tuple(torch.randn(shape, generator=rng).to(dtype) for shape in ((rows, i), (i, o), (rows, o)))
+        for i, o in shapes
     ]
 
     def work() -> None:

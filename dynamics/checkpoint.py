@@ -57,15 +57,21 @@ def load(path: Path, robot: str, space: StateSpace) -> Checkpoint:
             header = json.loads((f.metadata() or {}).get("sealegs", "null"))
             tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError, json.JSONDecodeError) as e:
-        raise CheckpointError(f"{path} is truncated or not a safetensors file ({e}); valid: one made by `sealegs train`") from e
+        raise CheckpointError(
+            f"{path} is truncated or not a safetensors file ({e}); valid: one made by `sealegs train`"
+        ) from e
     if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise CheckpointError(f"{path} was not written by sealegs (no header of format {FORMAT}); valid: one made by `sealegs train`")
+        raise CheckpointError(
+            f"{path} was not written by sealegs (no header of format {FORMAT}); valid: one made by `sealegs train`"
+        )
     if header.get("robot") != robot:
         raise CheckpointError(f"{path} is for robot {header.get('robot')!r}, wanted {robot!r}")
     try:
         model = MLP(space, **{k: int(header["model"][k]) for k in ("width", "depth", "ensemble")})
     except (KeyError, TypeError, ValueError) as e:
-        raise CheckpointError(f"{path}: bad model header {header.get('model')!r}; valid: width, depth and ensemble") from e
+        raise CheckpointError(
+            f"{path}: bad model header {header.get('model')!r}; valid: width, depth and ensemble"
+        ) from e
     theta = Theta({}, {}, {})
     for name, value in tensors.items():
         group, _, key = name.partition(".")

@@ -36,7 +36,8 @@ class Rows(NamedTuple):
     shard: Tensor  # (n,) int64, the shard it came from
     healthy: Tensor  # (n,) bool: recorded as healthy, so its motor gains are known to be 1
 
-    def __len__(self) -> int:
+    @property
+    def n(self) -> int:
         return self.s.shape[0]
 
 
@@ -61,7 +62,9 @@ def read_shard(path: Path, robot: str, n_state: int, n_action: int) -> tuple[dic
             meta = json.loads((f.metadata() or {}).get("sealegs", "null"))
             tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError, json.JSONDecodeError) as e:
-        raise DataError(f"{path} is not a readable shard ({e}); valid: a safetensors file written by `sealegs collect`") from e
+        raise DataError(
+            f"{path} is not a readable shard ({e}); valid: a safetensors file written by `sealegs collect`"
+        ) from e
     if not isinstance(meta, dict) or meta.get("robot") != robot:
         got = meta.get("robot") if isinstance(meta, dict) else None
         raise DataError(f"{path} holds transitions of robot {got!r}, wanted {robot!r}")
@@ -73,11 +76,15 @@ def read_shard(path: Path, robot: str, n_state: int, n_action: int) -> tuple[dic
             raise DataError(f"{path}: {name} has shape {got}, wanted (b, t{''.join(f', {n}' for n in shape[2:])})")
         if not tensors[name].isfinite().all():
             where = (~tensors[name].isfinite()).nonzero()[0].tolist()
-            raise DataError(f"{path}: {name}{where} is {tensors[name][tuple(where)].item()}; every value must be finite")
+            raise DataError(
+                f"{path}: {name}{where} is {tensors[name][tuple(where)].item()}; every value must be finite"
+            )
     if tensors["a"].abs().max() > 1 + 1e-6:
         raise DataError(f"{path}: an action of {tensors['a'].abs().max():.3g} is out of bounds [-1, 1]")
     if len(meta.get("conditions") or [""] * b) != b:
-        raise DataError(f"{path} names {len(meta['conditions'])} conditions for {b} robots; valid: one for each, or none")
+        raise DataError(
+            f"{path} names {len(meta['conditions'])} conditions for {b} robots; valid: one for each, or none"
+        )
     return tensors, meta
 
 
@@ -89,7 +96,9 @@ def load(folder: Path, robot: str, n_state: int, n_action: int) -> Rows:
     """All shards of a folder. Raises DataError where there is none or one is bad."""
     paths = shards(folder)
     if not paths:
-        raise DataError(f"{folder} holds no dataset; valid: a folder with shard-*.safetensors, made by `sealegs collect`")
+        raise DataError(
+            f"{folder} holds no dataset; valid: a folder with shard-*.safetensors, made by `sealegs collect`"
+        )
     parts: list[Rows] = []
     episodes = 0
     for i, path in enumerate(paths):
@@ -102,7 +111,14 @@ def load(folder: Path, robot: str, n_state: int, n_action: int) -> Rows:
         known = meta.get("conditions") or [""] * b
         healthy = torch.tensor([c == "healthy" for c in known]).repeat_interleave(steps)
         parts.append(
-            Rows(*(t[n].flatten(0, 1) for n in ("s", "a", "s_next")), unique, torch.full((b * steps,), i), healthy)
+            Rows(
+                t["s"].flatten(0, 1),
+                t["a"].flatten(0, 1),
+                t["s_next"].flatten(0, 1),
+                unique,
+                torch.full((b * steps,), i),
+                healthy,
+            )
         )
     return Rows(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
@@ -113,8 +129,8 @@ def window(rows: Rows, at: Tensor, past: int, future: int) -> tuple[Transitions,
 
     def cut(offsets: Tensor) -> Transitions:
         index = at[:, None] + offsets
-        inside = (index >= 0) & (index < len(rows))
-        index = index.clamp(0, len(rows) - 1)
+        inside = (index >= 0) & (index < rows.n)
+        index = index.clamp(0, rows.n - 1)
         mask = inside & (rows.episode[index] == rows.episode[at][:, None])
         return Transitions(rows.s[index], rows.a[index], rows.s_next[index], mask)
 

@@ -9,6 +9,7 @@ The last layer sees x beside h, so that a change which is linear in state or act
 Weights carry an ensemble dimension e first; weights adapted per robot carry b before it.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -54,7 +55,7 @@ class MLP:
         """W{i} (e, in, out), b{i} (e, 1, out); K, V (e, n_psi, d). He initialisation (He et al. 2015); the heads start near 0."""
         sizes = [self.n_in] + [self.width] * self.depth
         net: Params = {}
-        for i, (n, m) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        for i, (n, m) in enumerate(itertools.pairwise(sizes)):
             net[f"W{i}"] = torch.randn(self.ensemble, n, m, generator=rng) * (2.0 / n) ** 0.5
             net[f"b{i}"] = torch.zeros(self.ensemble, 1, m)
         net["K"] = torch.randn(self.ensemble, self.n_psi, self.space.n_delta, generator=rng) * 0.1 / self.n_psi**0.5
@@ -106,9 +107,7 @@ class MLP:
         mean = mul(psi, phi.net["K"])
         var = (2 * mul(psi, phi.net["V"]).clamp(*LOG_STD)).exp()
         total = var.mean(1) + mean.var(1, correction=0)
-        return Gaussian(
-            phi.norm["d_mean"] + phi.norm["d_std"] * mean.mean(1), phi.norm["d_std"] * total.sqrt()
-        )
+        return Gaussian(phi.norm["d_mean"] + phi.norm["d_std"] * mean.mean(1), phi.norm["d_std"] * total.sqrt())
 
     def stepper(self, phi: Phi, dtype: torch.dtype = torch.float32) -> Callable[[Tensor, Tensor], Tensor]:
         """-> predict(s (b, n, s), a (b, n, a)) -> s_next (b, n, s), for the planner's hot loop.

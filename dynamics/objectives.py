@@ -48,7 +48,9 @@ class Sampler:
     def of(rows: Rows) -> "Sampler":
         """Raises DataError where there are too few episodes to keep one."""
         if (episodes := int(rows.episode.max()) + 1) < 8:
-            raise DataError(f"the dataset has {episodes} episode(s); valid: 8 or more, of which every eighth is held out")
+            raise DataError(
+                f"the dataset has {episodes} episode(s); valid: 8 or more, of which every eighth is held out"
+            )
         held = rows.episode % 8 == 7
         newest = rows.shard > rows.shard.max() * 3 // 4 if rows.shard.max() else torch.ones_like(held)
         return Sampler((~held).nonzero()[:, 0], (~held & newest).nonzero()[:, 0], held.nonzero()[:, 0])
@@ -56,7 +58,9 @@ class Sampler:
     def draw(self, count: int, rng: torch.Generator) -> Tensor:
         half = count // 2
         everywhere = self.train[torch.randint(len(self.train), (count - half,), generator=rng, device="cpu")]
-        return torch.cat((everywhere, self.recent[torch.randint(len(self.recent), (half,), generator=rng, device="cpu")]))
+        return torch.cat(
+            (everywhere, self.recent[torch.randint(len(self.recent), (half,), generator=rng, device="cpu")])
+        )
 
 
 class Images:
@@ -77,7 +81,13 @@ class Images:
 
 
 def regression(
-    model: MLP, norm: Params, rows: Rows, gains: Tensor, sampler: Sampler, batch: int, symmetries: Sequence[Symmetry] = ()
+    model: MLP,
+    norm: Params,
+    rows: Rows,
+    gains: Tensor,
+    sampler: Sampler,
+    batch: int,
+    symmetries: Sequence[Symmetry] = (),
 ) -> Loss:
     """One-step squared error, the action taken as it acted (gains (episodes, a)); features and targets are computed once, products run
     in bfloat16 on float32 weights. With symmetries, each row recorded on the healthy robot is seen as one of its images, at random; the
@@ -147,7 +157,15 @@ def plain(
 
 
 def meta(
-    model: MLP, adapter: GrBAL | LastLayer, norm: Params, rows: Rows, sampler: Sampler, windows: int, past: int, future: int, horizon: int = 1
+    model: MLP,
+    adapter: GrBAL | LastLayer,
+    norm: Params,
+    rows: Rows,
+    sampler: Sampler,
+    windows: int,
+    past: int,
+    future: int,
+    horizon: int = 1,
 ) -> tuple[Loss, Callable[[Params], float]]:
     """The error on what follows the context, after adapting to it (Nagabandi, Clavera et al. 2019, eq. 2), plus a third of the error without
     adapting, which keeps theta itself a usable model. -> loss, validation on held-out windows (after adaptation alone).
@@ -157,7 +175,7 @@ def meta(
 
     def after(theta: Theta, at: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         before, ahead = window(rows, at, past, future)
-        length = torch.randint(0, past + 1, (len(at), 1), generator=rng)
+        length = torch.randint(0, past + 1, (len(at), 1), generator=rng, device="cpu").to(at.device)
         mask = before.mask & (torch.arange(past, 0, -1) <= length)
         before = before._replace(mask=mask)
         if isinstance(adapter, GrBAL):
@@ -165,7 +183,11 @@ def meta(
         else:
             phi = adapter.fit(theta, as_phi(theta), before)
         # The variance head has no part in adaptation; the zero keeps it in the graph.
-        return windowed(model, phi, ahead, horizon), windowed(model, as_phi(theta), ahead, horizon), theta.net["V"].sum() * 0
+        return (
+            windowed(model, phi, ahead, horizon),
+            windowed(model, as_phi(theta), ahead, horizon),
+            theta.net["V"].sum() * 0,
+        )
 
     def loss(params: Params, rng: torch.Generator) -> Tensor:
         theta = join(params, norm)
@@ -173,8 +195,8 @@ def meta(
         return adapted + plain / 3 + unused
 
     def validate(params: Params) -> float:
-        rng = torch.Generator().manual_seed(0)
-        at = sampler.held_out[torch.randint(len(sampler.held_out), (256,), generator=rng)]
+        rng = torch.Generator("cpu").manual_seed(0)
+        at = sampler.held_out[torch.randint(len(sampler.held_out), (256,), generator=rng, device="cpu")]
         with torch.no_grad():
             parts = [after(join(params, norm), chunk, rng)[0] for chunk in at.split(64)]
         return float(torch.stack(parts).mean())

@@ -166,9 +166,13 @@ def resume(path: Path, config: Any) -> State:
             header = json.loads((f.metadata() or {}).get("sealegs", "null"))
             tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError, json.JSONDecodeError) as e:
-        raise ResumeError(f"nothing to resume at {path} ({e}); valid: the --out folder of a training run that was cut off") from e
+        raise ResumeError(
+            f"nothing to resume at {path} ({e}); valid: the --out folder of a training run that was cut off"
+        ) from e
     if not isinstance(header, dict):
-        raise ResumeError(f"{path} was not written by sealegs; valid: the --out folder of a training run that was cut off")
+        raise ResumeError(
+            f"{path} was not written by sealegs; valid: the --out folder of a training run that was cut off"
+        )
     refuse_other(path, header.get("config"), asdict(config), "config")
     groups: dict[str, Params] = {"params": {}, "adam": {}, "best": {}}
     for name, value in tensors.items():

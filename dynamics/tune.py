@@ -93,20 +93,24 @@ def _filter_error(free: dict[str, Tensor], h: Tensor, r: Tensor) -> Tensor:
 
 def _starts(rows: Rows, count: int, length: int, rng: torch.Generator) -> Tensor:
     """Random rows of held-out episodes with `length` rows of their episode still to come."""
-    at = torch.arange(len(rows))
+    at = torch.arange(rows.n)
     ok = (rows.episode % 8 == 7) & _room(rows, at, length)
     candidates = at[ok]
     if not len(candidates):
-        raise DataError(f"no held-out episode is {length} transitions long; valid: a dataset of 8 or more such episodes")
+        raise DataError(
+            f"no held-out episode is {length} transitions long; valid: a dataset of 8 or more such episodes"
+        )
     return candidates[torch.randint(len(candidates), (count,), generator=rng)]
 
 
 def _room(rows: Rows, at: Tensor, length: int) -> Tensor:
-    end = (at + length - 1).clamp_max(len(rows) - 1)
-    return (at + length <= len(rows)) & (rows.episode[at] == rows.episode[end])
+    end = (at + length - 1).clamp_max(rows.n - 1)
+    return (at + length <= rows.n) & (rows.episode[at] == rows.episode[end])
 
 
-def tune_online_sgd(adapter: OnlineSGD, theta: Theta, rows: Rows, past: int, seed: int, count: int = 24, ticks: int = 40) -> tuple[Theta, dict[str, Any]]:
+def tune_online_sgd(
+    adapter: OnlineSGD, theta: Theta, rows: Rows, past: int, seed: int, count: int = 24, ticks: int = 40
+) -> tuple[Theta, dict[str, Any]]:
     """The rate, of a grid, with the lowest error on the transition that comes next, over `ticks` ticks on held-out episodes."""
     rng = torch.Generator().manual_seed(seed)
     at = _starts(rows, count, ticks + 1, rng)
@@ -124,7 +128,10 @@ def tune_online_sgd(adapter: OnlineSGD, theta: Theta, rows: Rows, past: int, see
         errors[rate] = total / ticks
     best = min(errors, key=lambda r: errors[r] if errors[r] == errors[r] else float("inf"))
     meta = theta.meta | {"online-sgd.log_rate": torch.tensor(best).log()}
-    return theta._replace(meta=meta), {"online_sgd_errors": {str(k): v for k, v in errors.items()}, "online_sgd_rate": best}
+    return theta._replace(meta=meta), {
+        "online_sgd_errors": {str(k): v for k, v in errors.items()},
+        "online_sgd_rate": best,
+    }
 
 
 @torch.no_grad()

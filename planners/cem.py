@@ -1,6 +1,6 @@
 """The cross-entropy method (Rubinstein 1999; as a planner: Chua et al. 2018): refit a Gaussian to the elites.
 
-    mean, std <- moments of the `elites` cheapest candidates
+mean, std <- moments of the `elites` cheapest candidates
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """MPPI (Williams et al. 2017, Information Theoretic MPC): the mean moves to the cost-weighted average.
 
-    w_j = softmax(-(J_j - min J) / temperature),  mean <- sum_j w_j a_j
+w_j = softmax(-(J_j - min J) / temperature),  mean <- sum_j w_j a_j
 """
 
 from dataclasses import dataclass

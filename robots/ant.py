@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from robots import symmetry
-from robots.condition import HEALTHY, Condition, motors_of_leg
+from robots.condition import Condition, motors_of_leg
 from robots.mujoco import Physics, tilt_gravity
 from robots.space import FloatingBase
 from robots.symmetry import Symmetry

@@ -17,7 +17,7 @@ KINDS = {
     "leg": f"leg:LEG (0-{N_LEGS - 1}, no torque)",
     "leg-short": f"leg-short:LEG (0-{N_LEGS - 1}, no torque and half the size)",
     "reverse": f"reverse:MOTOR (0-{N_MOTORS - 1})",
-    "weak": f"weak:STRENGTH[:LEG] (0-1, all legs without LEG)",
+    "weak": "weak:STRENGTH[:LEG] (0-1, all legs without LEG)",
     "lock": f"lock:JOINT (0-{N_MOTORS - 1})",
     "mass": "mass:FACTOR (0.1-10, of the torso)",
     "friction": "friction:FACTOR (0.01-10)",

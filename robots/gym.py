@@ -39,7 +39,7 @@ class AntEnv(gymnasium.Env):
     An onset @STEP counts the actions of the episode from 0: action number STEP is the first under the new condition.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 20}
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 20}  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(self, condition: str = "healthy", render_mode: str | None = None, width: int = 480, height: int = 480):
         """condition: see robots.condition; width, height of a rendered frame [pixels].

@@ -75,7 +75,7 @@ class Physics:
 
     def join(self, qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray:
         """The inverse of split, at time 0."""
-        return np.concatenate((np.zeros(qpos.shape[:-1] + (1,)), qpos, qvel), -1)
+        return np.concatenate((np.zeros((*qpos.shape[:-1], 1)), qpos, qvel), -1)
 
     def close(self) -> None:
         self._pool.close()

@@ -172,7 +172,7 @@ def rotation_to_quaternion(rot: np.ndarray) -> np.ndarray:
     """(*b, 3, 3) -> (*b, 4), w first and non-negative: the dominant eigenvector of a symmetric matrix, so no branch is
     ill-conditioned (Bar-Itzhack 2000)."""
     m = np.moveaxis(rot, (-2, -1), (0, 1))
-    k = np.empty(rot.shape[:-2] + (4, 4))
+    k = np.empty((*rot.shape[:-2], 4, 4))
     k[..., 0, 0] = m[0, 0] + m[1, 1] + m[2, 2]
     k[..., 0, 1] = k[..., 1, 0] = m[2, 1] - m[1, 2]
     k[..., 0, 2] = k[..., 2, 0] = m[0, 2] - m[2, 0]

@@ -1,8 +1,9 @@
 """The ant's symmetries: four quarter turns about the vertical and their mirror images, eight in all.
 
 Turning or mirroring the body permutes the legs, and flips the joints whose axes in ant.xml point the other way round. The true physics
-agree to rounding (tests/contracts/test_symmetry.py), so one recorded transition of a healthy ant is eight. A broken ant is another matter: the mirror image
-of a broken leg 0 is a broken leg 3, so recordings of damage are left as they are where a leg is to count as unseen.
+agree to rounding (tests/contracts/test_symmetry.py), so one recorded transition of a healthy ant is eight. A broken ant is another
+matter: the mirror image of a broken leg 0 is a broken leg 3, so recordings of damage are left as they are: no leg that training
+did not break is seen broken.
 """
 
 from functools import cache

@@ -4,8 +4,9 @@
     g = argmin  sum_t w_t || (y_t - d_theta(s_t, g * a_t)) / sigma ||^2 / c  +  || (g - 1) / sigma_0 ||^2,   w_t = gamma^age
 
 by one Gauss-Newton step a tick, linearised at the last estimate, over sums that are discounted as they grow: recursive least squares
-with forgetting on a linearised model (an extended Kalman filter for parameters, Ljung 1979), so that a tick costs one transition. A dead, weak or reversed motor is a point of this 8-dimensional space, whichever motor it is: that is
-what lets a damage no training saw be found from a few transitions. Loss of control effectiveness is the standard fault
+with forgetting on a linearised model (an extended Kalman filter for parameters, Ljung 1979), so that a tick costs one transition.
+A dead, weak or reversed motor is a point of this 8-dimensional space, whichever motor it is: that is what lets
+a damage no training saw be found from a few transitions. Loss of control effectiveness is the standard fault
 model of fault-tolerant control (Zhang and Jiang 2008).
 
 sigma is the residual the model leaves on its training data, c inflates it because residuals are correlated in time and across outputs.
@@ -24,7 +25,9 @@ from dynamics.types import Params, Phi, Theta, Transitions
 BOUND = 1.5  # gains outside [-BOUND, BOUND] are not believed
 
 
-def normal_equations(model: MLP, net: Params, norm: Params, sigma: Tensor, gain: Tensor, t: Transitions) -> tuple[Tensor, Tensor]:
+def normal_equations(
+    model: MLP, net: Params, norm: Params, sigma: Tensor, gain: Tensor, t: Transitions
+) -> tuple[Tensor, Tensor]:
     """Each transition's part of the Gauss-Newton system in g, linearised at `gain` (b, a).
 
     -> H (b, k, a, a), r (b, k, a) with H_t = J^T J and r_t = J^T (y - f + J g), J = d f / d g / sigma. The ensemble's mean.
@@ -103,7 +106,9 @@ class Effectiveness:
 
 
 @torch.no_grad()
-def episode_gains(model: MLP, theta: Theta, rows: Rows, episodes: Tensor, gains: Tensor, per_episode: int = 48) -> Tensor:
+def episode_gains(
+    model: MLP, theta: Theta, rows: Rows, episodes: Tensor, gains: Tensor, per_episode: int = 48
+) -> Tensor:
     """Explain recorded episodes: the gains that fit each best, from transitions spread over it, two Gauss-Newton steps from `gains` (all
     episodes, a). Episodes recorded as healthy keep gains of 1. -> the new (all episodes, a).
 

@@ -32,7 +32,9 @@ def expand(net: Params, b: int) -> Params:
     return {n: w.expand(b, *w.shape) if n.startswith(ADAPTED) else w for n, w in net.items()}
 
 
-def descend(model: MLP, net: Params, norm: Params, recent: Transitions, rate: dict[str, Tensor], differentiable: bool) -> Params:
+def descend(
+    model: MLP, net: Params, norm: Params, recent: Transitions, rate: dict[str, Tensor], differentiable: bool
+) -> Params:
     """One step for every robot's own weights (b, e, ., .). differentiable keeps the graph for meta training."""
     names = [n for n in net if n.startswith(ADAPTED)]
     with torch.enable_grad():

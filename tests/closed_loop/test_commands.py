@@ -6,8 +6,8 @@ import json
 import pytest
 
 from controller.cli import main
-from robots.render import Camera, RenderError
 from robots.ant import load
+from robots.render import Camera, RenderError
 
 ROW = {
     "robot", "adapter", "condition", "seed", "steps", "return", "return_per_500", "falls", "recover_s", "error_before",
@@ -17,8 +17,23 @@ ROW = {
 
 def test_evaluate_writes_one_row_an_episode(tmp_path):
     main(
-        ["evaluate", "ant", "--adapters", "frozen", "effectiveness", "--conditions", "healthy", "leg:3@10", "--seeds", "100", "101"]
-        + ["--steps", "25", "--out", str(tmp_path)]
+        [
+            "evaluate",
+            "ant",
+            "--adapters",
+            "frozen",
+            "effectiveness",
+            "--conditions",
+            "healthy",
+            "leg:3@10",
+            "--seeds",
+            "100",
+            "101",
+            "--steps",
+            "25",
+            "--out",
+            str(tmp_path),
+        ]
     )
     rows = json.loads((tmp_path / "table.json").read_text())
     assert len(rows) == 2 * 2 * 2 and all(set(r) == ROW for r in rows)
@@ -36,7 +51,22 @@ def test_evaluate_writes_one_row_an_episode(tmp_path):
 def test_a_seed_gives_the_same_episode_whoever_shares_the_batch(tmp_path):
     def run(name: str, *seeds: str) -> list[dict]:
         out = tmp_path / name
-        main(["evaluate", "ant", "--adapters", "frozen", "--conditions", "healthy", "--seeds", *seeds, "--steps", "6", "--out", str(out)])
+        main(
+            [
+                "evaluate",
+                "ant",
+                "--adapters",
+                "frozen",
+                "--conditions",
+                "healthy",
+                "--seeds",
+                *seeds,
+                "--steps",
+                "6",
+                "--out",
+                str(out),
+            ]
+        )
         return json.loads((out / "table.json").read_text())
 
     # Matrix products of other sizes round differently, and contact amplifies it: the first steps agree closely, not to the bit.
@@ -47,8 +77,24 @@ def test_a_seed_gives_the_same_episode_whoever_shares_the_batch(tmp_path):
 
 def test_the_oracle_runs(tmp_path):
     main(
-        ["evaluate", "ant", "--adapters", "oracle", "--conditions", "leg:3", "--seeds", "1", "--steps", "4", "--out", str(tmp_path)]
-        + ["--controller.planner.samples", "24", "--controller.planner.horizon", "5"]
+        [
+            "evaluate",
+            "ant",
+            "--adapters",
+            "oracle",
+            "--conditions",
+            "leg:3",
+            "--seeds",
+            "1",
+            "--steps",
+            "4",
+            "--out",
+            str(tmp_path),
+            "--controller.planner.samples",
+            "24",
+            "--controller.planner.horizon",
+            "5",
+        ]
     )
     (row,) = json.loads((tmp_path / "table.json").read_text())
     assert row["adapter"] == "oracle" and row["error_before"] is None

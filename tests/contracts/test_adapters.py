@@ -181,8 +181,12 @@ def test_padding_is_a_shorter_context(name, model):
 def test_an_empty_context_is_theta(name, model):
     adapter, theta = ADAPTERS[name](model), make_theta(model)
     t = live(model, broken(theta))
-    phi, _ = run(adapter, theta, t._replace(mask=torch.zeros_like(t.mask)))
-    torch.testing.assert_close(predict(model, phi), predict(model, as_phi(theta)), atol=1e-6, rtol=0)
+    nothing = t._replace(mask=torch.zeros_like(t.mask))
+    phi, _ = run(adapter, theta, nothing)
+    torch.testing.assert_close(predict(model, phi), predict(model, as_phi(theta)).expand(B, -1, -1), atol=1e-6, rtol=0)
+    # Nor does it take back what was carried.
+    _, carry = run(adapter, theta, t)
+    assert_same(leaves(adapter.adapt(theta, carry, nothing)[1]), leaves(carry))
 
 
 @each_ensemble

@@ -228,6 +228,7 @@ def test_garbage_gives_a_safe_action_and_leaves_no_trace(name):
         assert np.isfinite(a).all() and (np.abs(a) <= 1).all()
         assert ((said.event[:-2] >= HOLD) == broken).all()
         assert np.isin(said.event[-2:], (OK, THETA)).all()  # 1e5 is a state like any other
+        assert all(x.abs().max() < 1e6 for x in memory.recent[:3])  # not a word of it is remembered
         s = move(s, a, gains)
         a, memory_alone, _ = controller.step(memory_alone, alone)
         alone = move(alone, a, gains)
@@ -262,6 +263,34 @@ def test_nothing_is_learned_from_an_outage(name):
     assert same((seeing.recent, seeing.carry), (memory.recent, memory.carry)) and np.isnan(said.error_before).all()
     _, seeing, said = controller.step(seeing, move(START, seeing.guard.action.numpy()))
     assert not same(seeing.recent, memory.recent) and np.isfinite(said.error_before).all()
+
+
+def test_what_is_remembered_is_what_was_sent_and_what_it_led_to():
+    # Also while the guard holds, when the plan's action is not what was sent.
+    controller, s = make("frozen"), START
+    memory = controller.init(SEEDS)
+    for t in range(STEPS):
+        a, memory, _ = controller.step(memory, s, late=t % 4 > 1)
+        s_next = move(s, a)
+        _, seen, _ = controller.step(memory, s_next)
+        for remembered, true in zip(seen.recent, (s, a, s_next), strict=False):
+            np.testing.assert_array_equal(remembered[:, -1], true.astype(np.float32))
+        assert seen.recent.mask.sum(1).tolist() == [min(t + 1, controller.k)] * B
+        s = s_next
+
+
+def test_a_carry_that_diverges_starts_again():
+    model, theta = exact()
+    wild = theta._replace(meta=theta.meta | {"online-sgd.log_rate": torch.tensor(6.0)})
+    controller = make(OnlineSGD(model), theta=wild)
+    run = drive(controller, 30)
+    fresh = controller.adapter.init(wild, B)
+    diverged = 0
+    for memory, said in zip(run.memory, run.said, strict=True):
+        assert all(x.isfinite().all() for x in leaves((memory.carry, memory.phi)))
+        diverged += int((said.event == THETA).sum())
+    again = [all(torch.equal(m.carry[n][i], w[i]) for n, w in fresh.items()) for m in run.memory[1:] for i in SEEDS]
+    assert diverged > STEPS and any(again) and not all(again)
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def test_healthy_is_no_condition():
 
 
 def test_the_healthy_ant_is_gymnasiums():
-    import gymnasium  # noqa: PLC0415 (its MuJoCo environments are needed here alone)
+    import gymnasium
 
     theirs = gymnasium.make("Ant-v5").unwrapped
     theirs.reset(seed=0)

@@ -6,20 +6,31 @@ import numpy as np
 import pytest
 import torch
 
-from controller import bench, peer
+from controller import bench, peer, workload
 from controller.workload import Size
-from dynamics.checkpoint import CheckpointError
+from dynamics import checkpoint
+from dynamics.types import as_phi
 
-TINY = bench.BenchConfig(
-    sizes=(Size(16, 2), Size(24, 3)), rounds=3, k=4, width=16, depth=2, states=3, ranked=Size(40, 3), top=10
-)
+TINY = bench.BenchConfig(sizes=(Size(16, 2), Size(24, 3)), rounds=2, k=4, states=3, ranked=Size(40, 3), top=10)
 
 
 @pytest.fixture(scope="module")
-def result(tmp_path_factory):
+def weights(tmp_path_factory):
+    """Random ones, as made where none are shipped."""
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workload, "weights_of", lambda robot, adapter: path)
+        w = workload.make(0, None, k=4, robots=3, width=16, depth=2)
+    assert w.weights == "random"
+    checkpoint.save(path, w.robot.name, w.model, w.theta, {})
+    return path
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory, weights):
     out = tmp_path_factory.mktemp("bench")
     before = torch.get_num_threads(), torch.get_rng_state()
-    written = bench.run(out, 0, None, TINY)
+    written = bench.run(out, 0, weights, TINY)
     assert torch.get_num_threads() == before[0]
     assert torch.equal(torch.get_rng_state(), before[1])
     assert json.loads((out / "bench.json").read_text()) == json.loads(json.dumps(written))
@@ -39,7 +50,8 @@ def test_every_work_has_a_row_of_finite_numbers(result):
         assert row["work"] != bench.GEMM or row["of_float32_gemm"] == pytest.approx(1)
 
 
-def test_it_says_what_was_measured_and_where(result):
+def test_it_says_what_was_measured_and_where(result, weights):
+    assert result["weights"] == str(weights) and result["network"] == {"width": 16, "depth": 2, "ensemble": 1}
     assert result["config"]["sizes"][0] == {"samples": 16, "horizon": 2}
     assert result["machine"]["threads"] == 1 and result["machine"]["torch"] == torch.__version__
     assert {"cpu", "cores"} <= result["machine"].keys() and "bench --seed 0" in result["command"]
@@ -61,10 +73,10 @@ def test_the_ranking_is_over_every_state(result):
 
 
 @pytest.mark.skipif(peer.missing() is not None, reason=str(peer.missing()))
-def test_the_peer_runs_the_same_network():
-    w = bench.workload.make(0, None, k=4, robots=2, width=16, depth=2)
+def test_the_peer_runs_the_same_network(weights):
+    w = workload.make(0, weights, k=4, robots=2)
     s, a = w.walk[:, -1], w.actions[:, -1]
-    mean = w.model.predict(bench.as_phi(w.theta), s[:, None], a[:, None]).mean[:, 0]
+    mean = w.model.predict(as_phi(w.theta), s[:, None], a[:, None]).mean[:, 0]
     torch.testing.assert_close(peer.Network(w.model, w.theta)(s, a), w.model.space.retract(s, mean))
 
 
@@ -76,5 +88,5 @@ def test_a_ratio_of_medians_lies_in_its_interval():
 
 
 def test_weights_that_are_not_there_are_named(tmp_path):
-    with pytest.raises(CheckpointError, match=r"nothing\.safetensors"):
+    with pytest.raises(checkpoint.CheckpointError, match=r"nothing\.safetensors"):
         bench.run(tmp_path, 0, tmp_path / "nothing.safetensors", TINY)

@@ -253,7 +253,7 @@ def test_every_eighth_episode_is_held_out(tmp_path):
     assert len(drawn) == 4000 and not set(drawn.tolist()) & set(sampler.held_out.tolist())
     assert set(rows.shard[drawn[2000:]].tolist()) == {3}  # the newer half comes from the newest quarter
     assert set(rows.shard[drawn[:2000]].tolist()) == {0, 1, 2, 3}
-    assert sorted(torch.cat((sampler.train, sampler.held_out)).tolist()) == list(range(len(rows)))
+    assert sorted(torch.cat((sampler.train, sampler.held_out)).tolist()) == list(range(rows.n))
 
 
 @each_ensemble

@@ -43,7 +43,9 @@ def dealt(model: MLP, phi: Phi, s: torch.Tensor, a: torch.Tensor) -> torch.Tenso
     e, out = model.ensemble, torch.empty_like(s)
     for i in range(min(e, s.shape[1])):
         net = {name: w[:, i : i + 1] if w.dim() == 4 else w[i : i + 1] for name, w in phi.net.items()}
-        one: Gaussian = MLP(model.space, model.width, model.depth).predict(phi._replace(net=net), s[:, i::e], a[:, i::e])
+        one: Gaussian = MLP(model.space, model.width, model.depth).predict(
+            phi._replace(net=net), s[:, i::e], a[:, i::e]
+        )
         out[:, i::e] = model.space.retract(s[:, i::e], one.mean)
     return out
 
