@@ -1,7 +1,6 @@
 """The oracle: the same planner on the true simulator, told the damage. A reference for offline use; it does not run in real time.
 
-Imagined steps use semi-implicit Euler with fewer solver iterations (about three times faster than the robot's RK4, and still far better
-than any learned model).
+Imagined steps use semi-implicit Euler with fewer solver iterations (about three times faster than the robot's RK4).
 """
 
 from collections.abc import Callable, Sequence
