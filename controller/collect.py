@@ -56,10 +56,14 @@ def on_policy(
     steps: int,
     seed: int,
     report: Report | None = None,
+    start: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """One shard of the controller's own behaviour, one robot a condition. A robot that has lain for LYING steps starts again."""
+    """One shard of the controller's own behaviour, one robot a condition. A robot that has lain for LYING steps starts again.
+    start (b, s): where each robot begins; a row of NaN, or None, stands for a robot at rest."""
     b = len(conditions)
     s = robot.reset([parse(c).at(0) for c in conditions], seeds(seed, b))
+    if start is not None and (moving := np.isfinite(start).all(1).nonzero()[0]).size:
+        s = robot.place(moving, start[moving])
     rng = np.random.default_rng([seed, 2])
     fleet = Fleet(controller, seeds(seed, b))
     episode = np.zeros(b, np.int64)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -25,7 +26,7 @@ from dynamics.adapt.effectiveness import Effectiveness, episode_gains
 from dynamics.checkpoint import Checkpoint
 from dynamics.mlp import MLP, mul
 from dynamics.types import Params, Theta
-from robots.ant import Ant
+from robots.ant import UPRIGHT, Ant
 from robots.condition import parse
 
 
@@ -37,6 +38,8 @@ class LearnConfig:
     robots: int = 36
     steps: int = 134
     """of each robot in a round"""
+    carry: int = 4
+    """rounds a robot runs on for before it starts from rest again, unless it has fallen"""
     symmetry: bool = True
     """see recordings of the healthy robot under all of its symmetries (recordings of damage never: an unseen leg stays unseen)"""
     width: int = 256
@@ -58,6 +61,7 @@ def learn(robot: Ant, config: LearnConfig, out: Path, say: Say) -> Path:
     at_least(
         1, steps=config.steps, batch=config.batch, width=config.width, depth=config.depth, ensemble=config.ensemble
     )
+    at_least(1, carry=config.carry)
     at_least(0, seed=config.seed, rounds=config.rounds)
     for condition in config.conditions:
         parse(condition)
@@ -87,7 +91,15 @@ def learn(robot: Ant, config: LearnConfig, out: Path, say: Say) -> Path:
         if r == config.rounds:
             break
         controller = assemble(robot, config.controller, loaded)
-        summary = on_policy(robot, controller, folder, dealt, config.steps, config.seed * 1000 + r + 1)
+        summary = on_policy(
+            robot,
+            controller,
+            folder,
+            dealt,
+            config.steps,
+            config.seed * 1000 + r + 1,
+            start=carried(robot, folder, config.carry),
+        )
         total = 150 * config.robots + (r + 1) * config.steps * config.robots
         line = {**summary, "round": r + 1, "transitions": total, "loss": loaded.record["loss"]}
         line |= {"train_s": round(fitted - begun, 1), "collect_s": round(time.perf_counter() - fitted, 1)}
@@ -95,6 +107,21 @@ def learn(robot: Ant, config: LearnConfig, out: Path, say: Say) -> Path:
             f.write(json.dumps(line) + "\n")
         say(f"round {r + 1}  {json.dumps(line)}")
     return out / f"round-{config.rounds:03d}.safetensors"
+
+
+def carried(robot: Ant, folder: Path, carry: int) -> np.ndarray:
+    """Where the robots of the newest shard go on from (b, s); NaN for those that lie, and for one in `carry` of them, which start from rest.
+    A round is shorter than a scored episode: without this the model would never see what comes after its first seconds."""
+    path = data.shards(folder)[-1]
+    states = (
+        data.read_shard(path, robot.name, robot.space.n_state, robot.space.n_action)[0]["s_next"][:, -1]
+        .double()
+        .numpy()
+    )
+    states[:, :2] = 0.0  # far from the origin float32 rounds the position, and nothing depends on it
+    rest = (np.arange(len(states)) + len(data.shards(folder))) % carry == 0
+    states[rest | (robot.upright(states) < UPRIGHT)] = np.nan
+    return states
 
 
 def _fit(robot: Ant, model: MLP, folder: Path, out: Path, config: LearnConfig, r: int) -> None:

@@ -42,9 +42,9 @@ class TrainConfig:
     steps: int = 2000
     lr: float = 1e-3
     """outer learning rate (Adam)"""
-    decay_from: float = 0.6
-    """fraction of the steps after which the rate drops to `decay_to` of itself"""
-    decay_to: float = 0.3
+    decay_from: float = 0.5
+    """fraction of the steps from which on the rate falls, linearly, to `decay_to` of itself"""
+    decay_to: float = 0.02
     clip: float = 5.0
     """largest gradient norm"""
     validate_every: int = 0
@@ -94,8 +94,7 @@ def fit(
     step = start.step
     while step < config.steps and stale < config.patience:
         step += 1
-        late = step > config.decay_from * config.steps
-        optimiser.param_groups[0]["lr"] = config.lr * (config.decay_to if late else 1.0)
+        optimiser.param_groups[0]["lr"] = config.lr * rate(step / config.steps, config)
         rng = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
         value = loss(params, rng)
         if not value.isfinite():
@@ -118,6 +117,13 @@ def fit(
             save(save_to, state, config)
     last = _plain(params)
     return State(last, _get_adam(optimiser, params), best if best_loss < math.inf else last, step, best_loss, stale)
+
+
+def rate(done: float, config: TrainConfig) -> float:
+    """The learning rate's factor, from the fraction of the steps that is done."""
+    if done <= config.decay_from:
+        return 1.0
+    return 1.0 + (config.decay_to - 1.0) * (done - config.decay_from) / (1.0 - config.decay_from)
 
 
 def _plain(params: Params) -> Params:

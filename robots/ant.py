@@ -90,6 +90,11 @@ class Ant:
             self.raw[i] = self._start(np.random.default_rng(seed))
         return self.state()
 
+    def place(self, where: np.ndarray, states: np.ndarray) -> np.ndarray:
+        """Put the robots listed in `where` into states (len(where), 31). -> all states (b, 31)."""
+        self.raw[where] = self.physics.join(*self.space.to_mujoco(np.asarray(states, np.float64)))
+        return self.state()
+
     def _start(self, rng: np.random.Generator) -> np.ndarray:
         qpos = self.physics.model.qpos0 + rng.uniform(-0.1, 0.1, self.physics.model.nq)
         qpos[3:7] /= np.linalg.norm(qpos[3:7])

@@ -1,0 +1,73 @@
+"""What a round of learning gathers: robots that run on from the round before, and rest where they must."""
+
+import numpy as np
+import pytest
+import torch
+
+from controller.collect import on_policy
+from controller.config import ControllerConfig, PlannerConfig, make_controller
+from controller.learn import carried
+from dynamics import data
+from dynamics.train import TrainConfig, rate
+from robots.ant import Ant
+from robots.condition import parse
+
+
+def _shard(folder, s_next):
+    b, t = s_next.shape[:2]
+    data.append(
+        folder, torch.tensor(s_next), torch.zeros(b, t, 8), torch.tensor(s_next), torch.zeros(b, t),
+        {"robot": "ant", "conditions": ["healthy"] * b},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def running():
+    """Eight ants in motion, the last two on their backs. (8, 31)"""
+    ant = Ant()
+    ant.reset([parse("healthy").at(0)] * 8, range(8))
+    rng = np.random.default_rng(0)
+    s = ant.rollout(np.clip(rng.standard_normal((8, 20, 8)), -1, 1))[:, -1]
+    s[:, :2] += 100.0
+    s[6:, 3:9] = [1, 0, 0, 0, 0, -1]
+    return s
+
+
+def test_robots_go_on_where_they_were_unless_they_lie_or_it_is_their_turn_to_rest(tmp_path, running):
+    _shard(tmp_path, running[:, None])
+    start = carried(Ant(), tmp_path, carry=4)
+    resting = np.isnan(start).all(1)
+    assert resting.nonzero()[0].tolist() == [3, 6, 7]  # (i + 1 shard) % 4 == 0, and the fallen
+    assert np.allclose(start[~resting, 2:], running[~resting, 2:], atol=1e-6)
+    assert np.all(start[~resting, :2] == 0)
+    _shard(tmp_path, running[:, None])
+    assert np.isnan(carried(Ant(), tmp_path, carry=4)).all(1).nonzero()[0].tolist() == [2, 6, 7]
+    assert np.isnan(carried(Ant(), tmp_path, carry=1)).all()
+
+
+def test_a_shard_begins_where_it_was_told_to(tmp_path, running):
+    ant = Ant()
+    config = ControllerConfig(planner=PlannerConfig(samples=20, horizon=2, iterations=1))
+    start = running[:3].copy()
+    start[1] = np.nan
+    on_policy(ant, make_controller(ant, config), tmp_path, ["healthy"] * 3, 2, seed=5, start=start)
+    first = data.load(tmp_path, "ant", 31, 8).s[::2].numpy()
+    assert np.allclose(first[[0, 2]], start[[0, 2]], atol=1e-4)
+    assert abs(first[1, 0]) < 0.2 and 0.6 < first[1, 2] < 0.9  # a standing ant
+
+
+def test_placing_robots_is_the_inverse_of_observing_them(running):
+    ant, other = Ant(), Ant()
+    for robot in (ant, other):
+        robot.reset([parse("healthy").at(0)] * 3, [7, 8, 9])
+    s = other.place(np.array([0, 2]), running[:2])
+    assert np.allclose(s[[0, 2]], running[:2], atol=1e-12)
+    assert np.array_equal(s[1], ant.state()[1])
+
+
+def test_the_learning_rate_holds_then_falls_in_a_line():
+    config = TrainConfig(decay_from=0.5, decay_to=0.1)
+    assert [rate(x, config) for x in (0.0, 0.3, 0.5)] == [1.0, 1.0, 1.0]
+    assert rate(0.75, config) == pytest.approx(0.55)
+    assert rate(1.0, config) == pytest.approx(0.1)
+    assert rate(1.0, TrainConfig(decay_from=1.0)) == 1.0
