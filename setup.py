@@ -14,7 +14,10 @@ setup(
         include=["controller*", "dynamics*", "planners*", "robots*"],
     ),
     package_data={"controller": ["weights/*.safetensors"]},
-    data_files=[("share/sealegs/launch", glob("launch/*.launch.py")), ("share/sealegs/params", glob("launch/params/*.yaml"))],
+    data_files=[
+        ("share/sealegs/launch", glob("launch/*.launch.py")),
+        ("share/sealegs/params", glob("launch/params/*.yaml")),
+    ],
     install_requires=[
         "torch>=2.6",
         "numpy>=1.26",

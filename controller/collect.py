@@ -14,6 +14,10 @@ from robots.ant import FALLEN, Ant
 from robots.condition import parse
 
 LYING = 15  # steps a fallen robot is left to get up by itself: enough to learn how, too few to fill the dataset
+RETRY = (
+    6,
+    17,
+)  # steps before its fall to which a robot goes back: from ten on the true dynamics hardly ever need to fall (NOTES.md)
 Report = Callable[[int, int], None]  # steps done, steps in all
 
 
@@ -58,11 +62,12 @@ def on_policy(
     report: Report | None = None,
     start: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """One shard of the controller's own behaviour, one robot a condition. A robot that has lain for LYING steps starts again.
+    """One shard of the controller's own behaviour, one robot a condition. A robot that has lain for LYING steps starts again: every other time from
+    rest, else from shortly before its fall, so that the model gets to know the states from which a fall can still be averted.
     start (b, s): where each robot begins; a row of NaN, or None, stands for a robot at rest."""
     b = len(conditions)
     s = robot.reset([parse(c).at(0) for c in conditions], seeds(seed, b))
-    if start is not None and (moving := np.isfinite(start).all(1).nonzero()[0]).size:
+    if start is not None and (moving := np.flatnonzero(np.isfinite(start).all(1))).size:
         s = robot.place(moving, start[moving])
     rng = np.random.default_rng([seed, 2])
     fleet = Fleet(controller, seeds(seed, b))
@@ -83,7 +88,12 @@ def on_policy(
                 lying[fallen] = 0
                 episode += fallen
                 fleet.restart(fallen)
-                s = robot.restart(fallen.nonzero()[0], rng.integers(2**31, size=int(fallen.sum())).tolist())
+                where = fallen.nonzero()[0]
+                s = robot.restart(where, rng.integers(2**31, size=len(where)).tolist())
+                for i in where:
+                    back = t - LYING - int(rng.integers(*RETRY))
+                    if back >= 0 and rows[back][3][i] == rows[t][3][i] and rng.random() < 0.5:
+                        s = robot.place(np.array([i]), rows[back][0][[i]])
             if report is not None:
                 report(t + 1, steps)
     finally:

@@ -9,7 +9,7 @@ import torch
 
 from controller.controller import Controller
 from controller.guard import Guard
-from dynamics import checkpoint
+from dynamics import checkpoint, value
 from dynamics.adapt.effectiveness import Effectiveness
 from dynamics.adapt.frozen import Frozen
 from dynamics.adapt.gradient import GrBAL, OnlineSGD
@@ -39,9 +39,9 @@ class UsageError(ValueError):
 
 def at_least(minimum: int, **settings: int) -> None:
     """Raises UsageError naming the first setting below the minimum."""
-    for name, value in settings.items():
-        if value < minimum:
-            raise UsageError(f"{name.replace('_', ' ')} is {value}; valid: {minimum} or more")
+    for name, got in settings.items():
+        if got < minimum:
+            raise UsageError(f"{name.replace('_', ' ')} is {got}; valid: {minimum} or more")
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ class PlannerConfig:
     kind: PlannerName = "icem"
     samples: int = 96
     """candidates an iteration"""
-    horizon: int = 16
-    """steps of dt"""
-    iterations: int = 3
+    horizon: int = 8
+    """steps of dt; what follows is the checkpoint's learned value"""
+    iterations: int = 5
     std: float = 0.6
     """initial standard deviation of the candidates' noise"""
     beta: float = 0.7
@@ -129,6 +129,7 @@ def assemble(robot: Ant, config: ControllerConfig, loaded: checkpoint.Checkpoint
         adapter=make_adapter(config.adapter, loaded.model),
         planner=make_planner(config.planner, n),
         cost=robot.cost,
+        terminal=value.terminal(robot.space, loaded.theta.value),
         guard=Guard(-one, one, torch.as_tensor(np.asarray(robot.safe_action))),
         k=config.k,
         dtype=getattr(torch, config.precision),

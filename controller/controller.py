@@ -16,7 +16,7 @@ from torch import Tensor
 from controller.guard import OK, THETA, Guard, GuardMemory
 from dynamics.mlp import MLP
 from dynamics.types import Adapter, Phi, Theta, Transitions, as_phi
-from planners.planner import Cost, Planner
+from planners.planner import Cost, Planner, Terminal
 
 HUGE = 1e6  # a state with a number beyond this is a fault of the sensors: its squares would overflow further on
 
@@ -59,6 +59,7 @@ class Controller:
     planner: Planner
     cost: Cost
     guard: Guard
+    terminal: Terminal | None = None
     k: int = 32
     discount: float = 0.85
     dtype: torch.dtype = torch.float32
@@ -125,7 +126,8 @@ class Controller:
         rngs = [torch.Generator() for _ in range(b)]
         for rng, kept in zip(rngs, memory.rng, strict=True):
             rng.set_state(kept)
-        plan, warm = self.planner.plan(memory.warm, self.model.stepper(phi, self.dtype), s, self.cost, rngs)
+        predict = self.model.stepper(phi, self.dtype)
+        plan, warm = self.planner.plan(memory.warm, predict, s, self.cost, rngs, self.terminal)
         planned = time.perf_counter()
         if late is None:
             late = self.deadline_ms is not None and 1e3 * (planned - start) > self.deadline_ms

@@ -10,6 +10,7 @@ and started again repeats at most the half round it was in, to the same bits.
 import json
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -20,12 +21,13 @@ from torch import Tensor
 
 from controller.collect import explore, on_policy
 from controller.config import ControllerConfig, assemble, at_least, make_planner
-from dynamics import checkpoint, data, objectives
+from dynamics import checkpoint, data, objectives, value
 from dynamics import train as training
 from dynamics.adapt.effectiveness import Effectiveness, episode_gains
 from dynamics.checkpoint import Checkpoint
 from dynamics.mlp import MLP, mul
 from dynamics.types import Params, Theta
+from dynamics.value import ValueConfig
 from robots.ant import UPRIGHT, Ant
 from robots.condition import parse
 
@@ -35,11 +37,13 @@ class LearnConfig:
     conditions: tuple[str, ...] = ("healthy",) * 6 + ("leg:0", "leg:1", "leg:2")
     """dealt to the robots in turn"""
     rounds: int = 50
-    robots: int = 36
-    steps: int = 134
+    robots: int = 72
+    steps: int = 67
     """of each robot in a round"""
-    carry: int = 4
+    carry: int = 8
     """rounds a robot runs on for before it starts from rest again, unless it has fallen"""
+    kick: tuple[float, float] = (0.4, 1.5)
+    """standard deviations of a disturbance at the beginning of a round, of the linear [m/s] and the angular velocity [rad/s]"""
     symmetry: bool = True
     """see recordings of the healthy robot under all of its symmetries (recordings of damage never: an unseen leg stays unseen)"""
     width: int = 256
@@ -47,6 +51,7 @@ class LearnConfig:
     ensemble: int = 1
     batch: int = 512
     train: training.TrainConfig = training.TrainConfig(steps=2500)
+    value: ValueConfig = ValueConfig()
     controller: ControllerConfig = ControllerConfig()
     seed: int = 0
 
@@ -78,7 +83,7 @@ def learn(robot: Ant, config: LearnConfig, out: Path, say: Say) -> Path:
         stamp.with_suffix(".partial").write_text(settings)
         stamp.with_suffix(".partial").replace(stamp)
     if not data.shards(folder):
-        say(f"round 0  {json.dumps(explore(robot, folder, dealt, 150, config.seed * 1000))}")
+        say(f"round 0  {json.dumps(explore(robot, folder, dealt, config.steps, config.seed * 1000))}")
     for r in range(config.rounds + 1):
         if len(data.shards(folder)) > r + 1:
             continue
@@ -98,9 +103,9 @@ def learn(robot: Ant, config: LearnConfig, out: Path, say: Say) -> Path:
             dealt,
             config.steps,
             config.seed * 1000 + r + 1,
-            start=carried(robot, folder, config.carry),
+            start=carried(robot, folder, config),
         )
-        total = 150 * config.robots + (r + 1) * config.steps * config.robots
+        total = (r + 2) * config.steps * config.robots
         line = {**summary, "round": r + 1, "transitions": total, "loss": loaded.record["loss"]}
         line |= {"train_s": round(fitted - begun, 1), "collect_s": round(time.perf_counter() - fitted, 1)}
         with open(out / "rounds.jsonl", "a") as f:
@@ -109,17 +114,21 @@ def learn(robot: Ant, config: LearnConfig, out: Path, say: Say) -> Path:
     return out / f"round-{config.rounds:03d}.safetensors"
 
 
-def carried(robot: Ant, folder: Path, carry: int) -> np.ndarray:
-    """Where the robots of the newest shard go on from (b, s); NaN for those that lie, and for one in `carry` of them, which start from rest.
-    A round is shorter than a scored episode: without this the model would never see what comes after its first seconds."""
-    path = data.shards(folder)[-1]
+def carried(robot: Ant, folder: Path, config: LearnConfig) -> np.ndarray:
+    """Where the robots of the newest shard go on from (b, s), disturbed; NaN for those that lie, and for one in `carry` of them, which start
+    from rest. A round is shorter than a scored episode: without this the model would never see what comes after its first seconds."""
+    path, count = data.shards(folder)[-1], len(data.shards(folder))
     states = (
         data.read_shard(path, robot.name, robot.space.n_state, robot.space.n_action)[0]["s_next"][:, -1]
         .double()
         .numpy()
     )
     states[:, :2] = 0.0  # far from the origin float32 rounds the position, and nothing depends on it
-    rest = (np.arange(len(states)) + len(data.shards(folder))) % carry == 0
+    rng = np.random.default_rng([config.seed, count, 3])
+    v, w = robot.space.velocity
+    states[:, v] += config.kick[0] * rng.standard_normal((len(states), 3))
+    states[:, w] += config.kick[1] * rng.standard_normal((len(states), 3))
+    rest = (np.arange(len(states)) + count) % config.carry == 0
     states[rest | (robot.upright(states) < UPRIGHT)] = np.nan
     return states
 
@@ -142,12 +151,17 @@ def _fit(robot: Ant, model: MLP, folder: Path, out: Path, config: LearnConfig, r
     loss = objectives.regression(model, theta.norm, rows, gains, sampler, config.batch, symmetries)
     fields = replace(config.train, seed=config.seed * 1000 + r)
     losses: list[float] = []
-    state = training.fit(loss, start, fields, report=lambda p: losses.append(p.loss))
+    draws = torch.Generator().manual_seed(config.seed * 1000 + r)
+    with ThreadPoolExecutor(1) as beside:
+        behind = beside.submit(value.fit, robot.space, rows, robot.cost, symmetries, config.value, draws)
+        state = training.fit(loss, start, fields, report=lambda p: losses.append(p.loss))
     net = objectives.join(state.params, theta.norm).net
     meta = theta.meta | measure(model, Theta(net, theta.norm, {}), rows, gains, sampler)
     record = {"config": asdict(config), "round": r, "transitions": rows.n, "loss": sum(losses) / max(1, len(losses))}
     record |= {"git": checkpoint.git_revision()}
-    checkpoint.save(out / f"round-{r:03d}.safetensors", robot.name, model, Theta(net, theta.norm, meta), record)
+    checkpoint.save(
+        out / f"round-{r:03d}.safetensors", robot.name, model, Theta(net, theta.norm, meta, behind.result()), record
+    )
     save_file({"gains": gains}, out / f"gains-{r:03d}.safetensors")
     training.save(out / f"train-{r:03d}.safetensors", state, fields)
     for old in (*out.glob(f"train-{r - 2:03d}.*"), *out.glob(f"gains-{r - 2:03d}.*")):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from controller.run import Record
+from planners.planner import Terminal
 from planners.shooting import Shooting
 from robots.ant import Ant, physics
 from robots.condition import Schedule
@@ -21,6 +22,7 @@ def episodes(
     schedules: Sequence[Schedule],
     seeds: Sequence[int],
     steps: int,
+    terminal: Terminal | None = None,
     threads: int = 2,
     progress: Callable[[int, np.ndarray], None] | None = None,
 ) -> Record:
@@ -41,7 +43,9 @@ def episodes(
 
     for t in range(steps):
         robot.conditions = [schedule.at(t) for schedule in schedules]
-        plan, memory = planner.plan(memory, predict, torch.as_tensor(s, dtype=torch.float32), robot.cost, rngs)
+        plan, memory = planner.plan(
+            memory, predict, torch.as_tensor(s, dtype=torch.float32), robot.cost, rngs, terminal
+        )
         action = plan.actions[:, 0].numpy()
         s = robot.step(action)
         states.append(s)

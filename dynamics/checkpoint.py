@@ -1,6 +1,6 @@
 """Checkpoints: safetensors, with a JSON header that says what they are. Nothing is unpickled.
 
-Tensors are named net.*, norm.* and meta.*. The header, under `sealegs`: format, robot, model (width, depth, ensemble), and a free `record`
+Tensors are named net.*, norm.*, meta.* and value.*. The header, under `sealegs`: format, robot, model (width, depth, ensemble), and a free `record`
 (config, data hash, git revision) that says how they were made.
 """
 
@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from dynamics import value
 from dynamics.mlp import MLP
 from dynamics.types import Theta
 from robots.space import StateSpace
@@ -34,9 +35,9 @@ class Checkpoint(NamedTuple):
 def save(path: Path, robot: str, model: MLP, theta: Theta, record: dict[str, Any]) -> None:
     """Write whole, under another name, then rename: a killed run leaves the old file or the new one."""
     tensors = {
-        f"{group}.{name}": value.detach().contiguous().clone()
+        f"{group}.{name}": tensor.detach().contiguous().clone()
         for group, params in theta._asdict().items()
-        for name, value in params.items()
+        for name, tensor in params.items()
     }
     shape = {"width": model.width, "depth": model.depth, "ensemble": model.ensemble}
     header = {"format": FORMAT, "robot": robot, "model": shape, "record": record}
@@ -72,17 +73,19 @@ def load(path: Path, robot: str, space: StateSpace) -> Checkpoint:
         raise CheckpointError(
             f"{path}: bad model header {header.get('model')!r}; valid: width, depth and ensemble"
         ) from e
-    theta = Theta({}, {}, {})
-    for name, value in tensors.items():
+    theta = Theta({}, {}, {}, {})
+    for name, tensor in tensors.items():
         group, _, key = name.partition(".")
         if group not in Theta._fields:
-            raise CheckpointError(f"{path}: unknown tensor {name!r}; valid: net.*, norm.*, meta.*")
-        if not value.isfinite().all():
+            raise CheckpointError(f"{path}: unknown tensor {name!r}; valid: net.*, norm.*, meta.*, value.*")
+        if not tensor.isfinite().all():
             raise CheckpointError(f"{path}: {name} is not finite; every weight must be")
-        getattr(theta, group)[key] = value
+        getattr(theta, group)[key] = tensor
     expected = {f"net.{n}": w.shape for n, w in model.init(torch.Generator()).items()}
     expected |= {f"norm.x_{n}": torch.Size([space.n_feature]) for n in ("mean", "std")}
     expected |= {f"norm.d_{n}": torch.Size([space.n_delta]) for n in ("mean", "std")}
+    if theta.value:
+        expected |= {f"value.{n}": shape for n, shape in value.shapes(space, theta.value).items()}
     for name, shape in expected.items():
         got = tensors[name].shape if name in tensors else None
         if got != shape:

@@ -23,11 +23,13 @@ class Theta(NamedTuple):
     net   the network's weights: see MLP.init
     norm  means and standard deviations of features and deltas, fitted once and kept with the weights
     meta  what the adapters learned across tasks, keyed `<adapter>.<name>`: inner rates, prior precisions
+    value the cost-to-go behind the planner's horizon: see dynamics.value; empty where none was learned
     """
 
     net: Params
     norm: Params
     meta: Params
+    value: Params = {}  # noqa: RUF012 (a NamedTuple's default, never mutated)
 
 
 class Phi(NamedTuple):

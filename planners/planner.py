@@ -8,6 +8,7 @@ from torch import Tensor
 
 Predict = Callable[[Tensor, Tensor], Tensor]  # (b, n, s), (b, n, a) -> (b, n, s)
 Cost = Callable[[Tensor, Tensor, Tensor], Tensor]  # (b, n, s), (b, n, a), (b, n, s) -> (b, n)
+Terminal = Callable[[Tensor], Tensor]  # (b, n, s) at the end of the horizon -> (b, n) what follows costs
 
 
 class Plan(NamedTuple):
@@ -24,7 +25,13 @@ class Planner(Protocol):
     def init(self, b: int) -> Any: ...
 
     def plan(
-        self, memory: Any, predict: Predict, s: Tensor, cost: Cost, rngs: Sequence[torch.Generator]
+        self,
+        memory: Any,
+        predict: Predict,
+        s: Tensor,
+        cost: Cost,
+        rngs: Sequence[torch.Generator],
+        terminal: Terminal | None = None,
     ) -> tuple[Plan, Any]:
         """s (b, s) and one generator per robot -> plan, memory. A robot's plan depends on its own generator alone."""
         ...

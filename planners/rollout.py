@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from planners.planner import Cost, Predict
+from planners.planner import Cost, Predict, Terminal
 
 
-def evaluate(predict: Predict, cost: Cost, s: Tensor, actions: Tensor) -> Tensor:
-    """s (b, s), actions (b, n, h, a) -> total cost (b, n), without a gradient. A candidate whose prediction or cost is not
-    finite costs +inf."""
+def evaluate(predict: Predict, cost: Cost, s: Tensor, actions: Tensor, terminal: Terminal | None = None) -> Tensor:
+    """s (b, s), actions (b, n, h, a) -> total cost (b, n) over the horizon and behind it, without a gradient. A candidate whose prediction or
+    cost is not finite costs +inf."""
     b, n = actions.shape[:2]
     # Where n is a few hundred, what torch does around an operation takes as long as the operation; inference mode does less.
     with torch.inference_mode():
@@ -20,4 +20,6 @@ def evaluate(predict: Predict, cost: Cost, s: Tensor, actions: Tensor) -> Tensor
             s_next = predict(s, a)
             total += cost(s, a, s_next)
             s = s_next
+        if terminal is not None:
+            total += terminal(s)
     return torch.where(total.isfinite() & s.isfinite().all(-1), total, torch.inf)

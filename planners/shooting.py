@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from planners.planner import Cost, Plan, Predict
+from planners.planner import Cost, Plan, Predict, Terminal
 from planners.rollout import evaluate
 
 
@@ -70,7 +70,13 @@ class Shooting(ABC):
 
     @torch.no_grad()
     def plan(
-        self, memory: Memory, predict: Predict, s: Tensor, cost: Cost, rngs: Sequence[torch.Generator]
+        self,
+        memory: Memory,
+        predict: Predict,
+        s: Tensor,
+        cost: Cost,
+        rngs: Sequence[torch.Generator],
+        terminal: Terminal | None = None,
     ) -> tuple[Plan, Memory]:
         b = s.shape[0]
         mean, elites = _shift(memory.mean), _shift(memory.elites)
@@ -79,7 +85,7 @@ class Shooting(ABC):
         for _ in range(self.iterations):
             actions = (mean[:, None] + std[:, None] * self.noise(self.samples, rngs)).clamp_(self.low, self.high)
             actions[:, 0], actions[:, 1 : 1 + elites.shape[1]] = mean, elites
-            costs = evaluate(predict, cost, s, actions)
+            costs = evaluate(predict, cost, s, actions, terminal)
             low, at = costs.min(1)
             improved = low < best_cost
             best = torch.where(improved[:, None, None], actions[torch.arange(b), at], best)

@@ -1,8 +1,9 @@
 """State spaces: what the simulator or the sensors report <-> what the network sees.
 
-Rotations live in this file and nowhere else. A space offers three maps, all batched over any leading shape:
+Rotations live in this file and nowhere else. A space offers four maps, all batched over any leading shape:
 
     features(s)       -> x          the network's input, invariant to whatever the dynamics are invariant to
+    directed(s)       -> x          what a task may depend on: features, and where they lack it the heading
     local(s, s_next)  -> delta      the change from s to s_next, in the tangent space at s
     retract(s, delta) -> s_next     its inverse: retract(s, local(s, s')) = s'
 
@@ -18,7 +19,7 @@ from torch import Tensor
 
 
 class StateSpace(Protocol):
-    """The three maps and their sizes."""
+    """The maps and their sizes."""
 
     @property
     def n_state(self) -> int: ...
@@ -29,6 +30,7 @@ class StateSpace(Protocol):
     @property
     def n_action(self) -> int: ...
     def features(self, s: Tensor) -> Tensor: ...
+    def directed(self, s: Tensor) -> Tensor: ...
     def local(self, s: Tensor, s_next: Tensor) -> Tensor: ...
     def retract(self, s: Tensor, delta: Tensor) -> Tensor: ...
 
@@ -49,6 +51,9 @@ class Euclidean:
         return self.n_state
 
     def features(self, s: Tensor) -> Tensor:
+        return s
+
+    def directed(self, s: Tensor) -> Tensor:
         return s
 
     def local(self, s: Tensor, s_next: Tensor) -> Tensor:
@@ -94,8 +99,18 @@ class FloatingBase:
     def n_delta(self) -> int:
         return 12 + 2 * self.n_joints
 
+    @property
+    def velocity(self) -> tuple[slice, slice]:
+        """Where the state holds v and w."""
+        n = self.n_joints
+        return slice(9 + n, 12 + n), slice(12 + n, 15 + n)
+
     def features(self, s: Tensor) -> Tensor:
         return torch.cat((s[..., 2:3], s[..., 6:]), -1)
+
+    def directed(self, s: Tensor) -> Tensor:
+        """(*b, s) -> (*b, 13 + 2n): features and f, which is what a task that knows the world's directions, but no place in it, depends on."""
+        return torch.cat((s[..., 2:3], s[..., 6:], s[..., 3:6]), -1)
 
     def local(self, s: Tensor, s_next: Tensor) -> Tensor:
         rot, rot_next = rotation(s), rotation(s_next)

@@ -22,6 +22,11 @@ class Symmetry(NamedTuple):
     action: Tensor
     delta: Tensor
 
+    @property
+    def directed(self) -> Tensor:
+        """As features, for FloatingBase.directed: the body turns under a world that stays, so f turns as u does."""
+        return torch.block_diag(self.features, self.features[1:4, 1:4])
+
     def then(self, other: "Symmetry") -> "Symmetry":
         return Symmetry(*(b @ a for a, b in zip(self, other, strict=True)))
 

@@ -6,7 +6,7 @@ import torch
 
 from controller.collect import on_policy
 from controller.config import ControllerConfig, PlannerConfig, make_controller
-from controller.learn import carried
+from controller.learn import LearnConfig, carried
 from dynamics import data
 from dynamics.train import TrainConfig, rate
 from robots.ant import Ant
@@ -35,14 +35,14 @@ def running():
 
 def test_robots_go_on_where_they_were_unless_they_lie_or_it_is_their_turn_to_rest(tmp_path, running):
     _shard(tmp_path, running[:, None])
-    start = carried(Ant(), tmp_path, carry=4)
+    start = carried(Ant(), tmp_path, LearnConfig(carry=4, kick=(0.0, 0.0)))
     resting = np.isnan(start).all(1)
     assert resting.nonzero()[0].tolist() == [3, 6, 7]  # (i + 1 shard) % 4 == 0, and the fallen
     assert np.allclose(start[~resting, 2:], running[~resting, 2:], atol=1e-6)
     assert np.all(start[~resting, :2] == 0)
     _shard(tmp_path, running[:, None])
-    assert np.isnan(carried(Ant(), tmp_path, carry=4)).all(1).nonzero()[0].tolist() == [2, 6, 7]
-    assert np.isnan(carried(Ant(), tmp_path, carry=1)).all()
+    assert np.isnan(carried(Ant(), tmp_path, LearnConfig(carry=4, kick=(0.0, 0.0)))).all(1).nonzero()[0].tolist() == [2, 6, 7]
+    assert np.isnan(carried(Ant(), tmp_path, LearnConfig(carry=1, kick=(0.0, 0.0)))).all()
 
 
 def test_a_shard_begins_where_it_was_told_to(tmp_path, running):
