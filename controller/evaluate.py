@@ -26,6 +26,7 @@ from controller.config import (
 )
 from controller.controller import Controller
 from controller.run import Record, episodes
+from dynamics import checkpoint, value
 from robots.ant import Ant
 from robots.condition import Schedule, parse
 
@@ -87,7 +88,12 @@ def evaluate(robot: Ant, config: EvaluateConfig, progress: Progress) -> list[dic
             plan = ([s for s, _ in pairs], [seed for _, seed in pairs], config.steps)
             if adapter == "oracle":
                 planner = make_planner(config.controller.planner, robot.space.n_action)
-                record = oracle.episodes(robot, planner, *plan, progress=tell)
+                behind = checkpoint.load(
+                    config.weights or weights_of(robot.name, "oracle"), robot.name, robot.space
+                ).theta.value
+                record = oracle.episodes(
+                    robot, planner, *plan, terminal=value.terminal(robot.space, behind), progress=tell
+                )
                 timing = {s.text: (float("nan"), float("nan")) for s in group}
             else:
                 controller = controllers[adapter, group[0].text]

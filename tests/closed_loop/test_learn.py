@@ -41,7 +41,11 @@ def test_robots_go_on_where_they_were_unless_they_lie_or_it_is_their_turn_to_res
     assert np.allclose(start[~resting, 2:], running[~resting, 2:], atol=1e-6)
     assert np.all(start[~resting, :2] == 0)
     _shard(tmp_path, running[:, None])
-    assert np.isnan(carried(Ant(), tmp_path, LearnConfig(carry=4, kick=(0.0, 0.0)))).all(1).nonzero()[0].tolist() == [2, 6, 7]
+    assert np.isnan(carried(Ant(), tmp_path, LearnConfig(carry=4, kick=(0.0, 0.0)))).all(1).nonzero()[0].tolist() == [
+        2,
+        6,
+        7,
+    ]
     assert np.isnan(carried(Ant(), tmp_path, LearnConfig(carry=1, kick=(0.0, 0.0)))).all()
 
 

@@ -66,6 +66,36 @@ def plan(planner: Shooting, s: Tensor = START, model=predict, price=cost, seed: 
     return planner.plan(planner.init(len(s)), model, s, price, generators(len(s), seed))
 
 
+def test_a_cost_behind_the_horizon_is_seen():
+    """With what follows exactly priced, two steps ahead are as good as twelve: Bellman's principle."""
+    p, _ = riccati(10)
+    rest = torch.tensor(p, dtype=torch.float32)
+    short = ICEM(**(BROAD | {"horizon": 2}), samples=256, iterations=15, std=3.0, std_floor=0.0)
+    made, _ = short.plan(
+        short.init(B), predict, START, cost, generators(), lambda s: torch.einsum("bni,ij,bnj->bn", s, rest, s)
+    )
+    blind, _ = short.plan(short.init(B), predict, START, cost, generators())
+    least, gain = riccati(12)
+    expected = -(START @ torch.tensor(gain, dtype=torch.float32).T)
+    torch.testing.assert_close(made.actions[:, 0], expected, atol=0.01, rtol=0.01)
+    assert ((blind.actions[:, 0] - expected).abs() > 0.3).all()
+    best = torch.einsum("bi,ij,bj->b", START.double(), torch.tensor(least), START.double())
+    torch.testing.assert_close(made.cost.double(), best, atol=0.0, rtol=1e-3)
+
+
+def test_a_candidate_that_ends_where_no_cost_is_known_is_not_taken():
+    planner = PLANNERS[2]
+
+    def unknown(s: Tensor) -> Tensor:
+        return torch.where(s[..., 0] > 0, torch.nan, 0.0)
+
+    made, _ = planner.plan(planner.init(B), predict, START, cost, generators(), unknown)
+    end = START[:, None]
+    for a in made.actions.unbind(1):
+        end = predict(end, a[:, None])
+    assert (end[made.valid][:, 0, 0] <= 0.05).all() and made.valid[1]
+
+
 @each_planner
 def test_actions_stay_within_bounds(planner):
     # Bounds that zero is outside of, and noise much wider than they are.

@@ -47,6 +47,14 @@ def permuted(g: Symmetry, gain: tuple[float, ...]) -> tuple[float, ...]:
     return tuple((g.action.abs().double() @ torch.tensor(gain, dtype=torch.float64)).tolist())
 
 
+@pytest.mark.parametrize("g", GROUP)
+def test_what_a_task_depends_on_turns_with_the_body(g, robot, recorded):
+    s = recorded[0]
+    expected = robot.space.directed(s) @ g.directed.double().T
+    assert torch.equal(robot.space.directed(image(g, s)), expected)
+    assert (robot.cost(s, s, s) == robot.cost(image(g, s), s, image(g, s))).all()
+
+
 @pytest.mark.parametrize("condition", ["healthy", "leg:0", "weak:0.3:1+reverse:5"])
 @pytest.mark.parametrize("index", range(8))
 def test_the_physics_do_not_change(index, condition, robot, recorded):
