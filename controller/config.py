@@ -67,7 +67,7 @@ class ControllerConfig:
     adapter: AdapterName = "effectiveness"
     k: int = 32
     """context window: the last k transitions"""
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    precision: Literal["float32", "bfloat16"] = "float32"
     """of the network inside the planner; states and costs are float32 always"""
     deadline_ms: float | None = None
     """a step slower than this is late and the guard holds the last plan; None: time does not matter"""

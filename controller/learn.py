@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from controller.collect import explore, on_policy
-from controller.config import ControllerConfig, assemble, at_least, make_planner
+from controller.config import ControllerConfig, PlannerConfig, assemble, at_least, make_planner
 from dynamics import checkpoint, data, objectives, value
 from dynamics import train as training
 from dynamics.adapt.effectiveness import Effectiveness, episode_gains
@@ -44,6 +44,11 @@ class LearnConfig:
     """rounds a robot runs on for before it starts from rest again, unless it has fallen"""
     kick: tuple[float, float] = (0.4, 1.5)
     """standard deviations of a disturbance at the beginning of a round, of the linear [m/s] and the angular velocity [rad/s]"""
+    value_from: int = 10
+    """round from which a value is learned, plans are short, and robots begin disturbed; a value of earlier recordings, mostly of falls, held
+    learning up (NOTES.md)"""
+    early: PlannerConfig = field(default_factory=lambda: PlannerConfig(horizon=16, iterations=3))
+    """plans of the rounds before"""
     symmetry: bool = True
     """see recordings of the healthy robot under all of its symmetries (recordings of damage never: an unseen leg stays unseen)"""
     width: int = 256
@@ -67,10 +72,11 @@ def learn(robot: Ant, config: LearnConfig, out: Path, say: Say) -> Path:
         1, steps=config.steps, batch=config.batch, width=config.width, depth=config.depth, ensemble=config.ensemble
     )
     at_least(1, carry=config.carry)
-    at_least(0, seed=config.seed, rounds=config.rounds)
+    at_least(0, seed=config.seed, rounds=config.rounds, value_from=config.value_from)
     for condition in config.conditions:
         parse(condition)
-    make_planner(config.controller.planner, robot.space.n_action)
+    for planner in (config.controller.planner, config.early):
+        make_planner(planner, robot.space.n_action)
     folder = out / "data"
     model = MLP(robot.space, config.width, config.depth, config.ensemble)
     dealt = [config.conditions[i % len(config.conditions)] for i in range(config.robots)]
@@ -95,7 +101,7 @@ def learn(robot: Ant, config: LearnConfig, out: Path, say: Say) -> Path:
         fitted = time.perf_counter()
         if r == config.rounds:
             break
-        controller = assemble(robot, config.controller, loaded)
+        controller = assemble(robot, _acting(config, r), loaded)
         summary = on_policy(
             robot,
             controller,
@@ -114,6 +120,10 @@ def learn(robot: Ant, config: LearnConfig, out: Path, say: Say) -> Path:
     return out / f"round-{config.rounds:03d}.safetensors"
 
 
+def _acting(config: LearnConfig, r: int) -> ControllerConfig:
+    return config.controller if r >= config.value_from else replace(config.controller, planner=config.early)
+
+
 def carried(robot: Ant, folder: Path, config: LearnConfig) -> np.ndarray:
     """Where the robots of the newest shard go on from (b, s), disturbed; NaN for those that lie, and for one in `carry` of them, which start
     from rest. A round is shorter than a scored episode: without this the model would never see what comes after its first seconds."""
@@ -125,9 +135,10 @@ def carried(robot: Ant, folder: Path, config: LearnConfig) -> np.ndarray:
     )
     states[:, :2] = 0.0  # far from the origin float32 rounds the position, and nothing depends on it
     rng = np.random.default_rng([config.seed, count, 3])
+    kick = config.kick if count > config.value_from else (0.0, 0.0)
     v, w = robot.space.velocity
-    states[:, v] += config.kick[0] * rng.standard_normal((len(states), 3))
-    states[:, w] += config.kick[1] * rng.standard_normal((len(states), 3))
+    states[:, v] += kick[0] * rng.standard_normal((len(states), 3))
+    states[:, w] += kick[1] * rng.standard_normal((len(states), 3))
     rest = (np.arange(len(states)) + count) % config.carry == 0
     states[rest | (robot.upright(states) < UPRIGHT)] = np.nan
     return states
@@ -153,14 +164,20 @@ def _fit(robot: Ant, model: MLP, folder: Path, out: Path, config: LearnConfig, r
     losses: list[float] = []
     draws = torch.Generator().manual_seed(config.seed * 1000 + r)
     with ThreadPoolExecutor(1) as beside:
-        behind = beside.submit(value.fit, robot.space, rows, robot.cost, symmetries, config.value, draws)
+        behind = None
+        if r >= config.value_from:
+            behind = beside.submit(value.fit, robot.space, rows, robot.cost, symmetries, config.value, draws)
         state = training.fit(loss, start, fields, report=lambda p: losses.append(p.loss))
     net = objectives.join(state.params, theta.norm).net
     meta = theta.meta | measure(model, Theta(net, theta.norm, {}), rows, gains, sampler)
     record = {"config": asdict(config), "round": r, "transitions": rows.n, "loss": sum(losses) / max(1, len(losses))}
     record |= {"git": checkpoint.git_revision()}
     checkpoint.save(
-        out / f"round-{r:03d}.safetensors", robot.name, model, Theta(net, theta.norm, meta, behind.result()), record
+        out / f"round-{r:03d}.safetensors",
+        robot.name,
+        model,
+        Theta(net, theta.norm, meta, behind.result() if behind else {}),
+        record,
     )
     save_file({"gains": gains}, out / f"gains-{r:03d}.safetensors")
     training.save(out / f"train-{r:03d}.safetensors", state, fields)
