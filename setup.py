@@ -13,7 +13,7 @@ setup(
     packages=find_packages(
         include=["controller*", "dynamics*", "planners*", "robots*"],
     ),
-    package_data={"controller": ["weights/*.safetensors"]},
+    package_data={"controller": ["weights/*.safetensors"], "robots": ["vehicles/*.toml"]},
     data_files=[
         ("share/sealegs/launch", glob("launch/*.launch.py")),
         ("share/sealegs/params", glob("launch/params/*.yaml")),
@@ -22,6 +22,8 @@ setup(
         "torch>=2.6",
         "numpy>=1.26",
         "mujoco>=3.3",
+        "pybullet>=3.2.6",
+        "casadi>=3.6.4",
         "gymnasium>=1.1",
         "safetensors>=0.4",
         "tyro>=0.9",
