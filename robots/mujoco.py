@@ -1,8 +1,10 @@
 """The MuJoCo backend: a batch of robots of one kind, each with its own condition, stepped by mujoco.rollout.
 
-Conditions that a motor gain expresses cost nothing; the others are a model of their own, compiled once and kept.
+`Physics` is for robots whose motors are part of the MuJoCo model: conditions that a motor gain expresses cost nothing; the others are a
+model of their own, compiled once and kept. `MujocoBodies` is for the quadrotor, whose forces come from outside (robots.bodies).
 """
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,7 +13,9 @@ import mujoco
 import mujoco.rollout
 import numpy as np
 
+from robots.bodies import radius
 from robots.condition import HEALTHY, Condition
+from robots.vehicle import GRAVITY, Vehicle
 
 FULL = mujoco.mjtState.mjSTATE_FULLPHYSICS
 
@@ -76,6 +80,75 @@ class Physics:
     def join(self, qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray:
         """The inverse of split, at time 0."""
         return np.concatenate((np.zeros((*qpos.shape[:-1], 1)), qpos, qvel), -1)
+
+    def close(self) -> None:
+        self._pool.close()
+
+
+BODIES = """
+<mujoco model="quadrotor">
+  <option timestep="{dt}" gravity="0 0 {gravity}"/>
+  <worldbody>
+    <geom name="ground" type="plane" size="0 0 1" contype="1" conaffinity="0"/>
+    <body name="vehicle">
+      <freejoint/>
+      <inertial pos="0 0 0" mass="{mass}" diaginertia="{inertia}"/>
+      <geom name="vehicle" type="sphere" size="{radius}" contype="0" conaffinity="1"/>
+    </body>
+    <body name="load">
+      <freejoint/>
+      <inertial pos="0 0 0" mass="{mass}" diaginertia="{inertia}"/>
+      <geom name="load" type="sphere" size="{radius}" contype="0" conaffinity="1"/>
+    </body>
+  </worldbody>
+</mujoco>
+"""
+
+
+class MujocoBodies:
+    """robots.bodies.Bodies on MuJoCo. Each robot has a model of its own, changed in place: payloads are as many as episodes."""
+
+    def __init__(self, vehicle: Vehicle, b: int):
+        self._inertia = np.array(vehicle.inertia_kg_m2)
+        inertia = " ".join(repr(float(x)) for x in self._inertia)
+        model = mujoco.MjModel.from_xml_string(
+            BODIES.format(
+                dt=repr(1 / vehicle.inner_rate_hz), gravity=-GRAVITY, mass=repr(vehicle.mass_kg), inertia=inertia,
+                radius=repr(radius(vehicle)),
+            )
+        )  # fmt: skip
+        self._models = [copy.copy(model) for _ in range(b)]
+        self._data = [mujoco.MjData(model)]
+        # No threads: handing over one inner period takes longer than the physics of 40 vehicles.
+        self._pool = mujoco.rollout.Rollout(nthread=0)
+        self._raw = np.zeros((b, 1, mujoco.mj_stateSize(model, FULL)))
+        self._next = np.zeros_like(self._raw)
+        self._sensors = np.zeros((b, 1, 0))
+        self._applied = np.zeros((b, 1, 3, 6))  # force and torque on world, vehicle and load
+        self.qpos, self.qvel = self._raw[:, 0, 1:15], self._raw[:, 0, 15:27]
+        for i in range(b):
+            self.place(i, model.qpos0, np.zeros(12))
+
+    def place(self, i: int, qpos: np.ndarray, qvel: np.ndarray) -> None:
+        self.qpos[i], self.qvel[i] = qpos, qvel
+
+    def alter(self, i: int, inertia: float, load_mass: float) -> None:
+        model = self._models[i]
+        model.body_inertia[1] = inertia * self._inertia
+        model.body_mass[2] = load_mass
+        model.body_inertia[2] = 0.4 * load_mass * model.geom_size[2, 0] ** 2  # a solid sphere
+        mujoco.mj_setConst(model, self._data[0])
+
+    def step(self, force: np.ndarray, torque: np.ndarray, pull: np.ndarray) -> None:
+        applied = self._applied[:, 0]
+        applied[:, 1, :3], applied[:, 1, 3:], applied[:, 2, :3] = force, torque, pull
+        # Without checks, because they take longer than the physics of a small batch.
+        self._pool.rollout(
+            self._models, self._data, self._raw[:, 0], self._applied.reshape(len(applied), 1, 18),
+            control_spec=mujoco.mjtState.mjSTATE_XFRC_APPLIED.value, skip_checks=True, nstep=1, state=self._next,
+            sensordata=self._sensors,
+        )  # fmt: skip
+        self._raw[:] = self._next
 
     def close(self) -> None:
         self._pool.close()

@@ -153,6 +153,55 @@ class FloatingBase:
         return qpos, qvel
 
 
+@dataclass(frozen=True)
+class Flying:
+    """A free-flying body that commands its collective thrust, with or without sight of a load on a cable.
+
+    State, 16 numbers, 22 with `load`:
+
+        p      (3)  position in the world [m]
+        f, u   (6)  world x axis and world z axis in body coordinates, as in FloatingBase
+        v      (3)  linear velocity in body coordinates [m/s]
+        w      (3)  angular velocity in body coordinates [rad/s]
+        T      (1)  collective thrust that the rotors would give by now, as specified, to the commands so far [N]: known from the
+                    commands, not measured. Without it the rotors' lag would be a memory that the state lacks
+        r      (3)  load minus vehicle position, in body coordinates [m]; 0 without a load
+        rd     (3)  load minus vehicle velocity, in body coordinates [m/s]; 0 without a load
+
+    Features, 10 or 16 numbers: u, v, w, T, r, rd. Position and heading are left out: in the air the dynamics do not depend on them.
+
+    Delta, 13 or 19 numbers: displacement in body coordinates [m], rotation vector in body coordinates [rad], change of the rest.
+    """
+
+    load: bool
+    n_action: int = 4
+
+    @property
+    def n_state(self) -> int:
+        return 22 if self.load else 16
+
+    @property
+    def n_feature(self) -> int:
+        return self.n_state - 6
+
+    @property
+    def n_delta(self) -> int:
+        return self.n_state - 3
+
+    def features(self, s: Tensor) -> Tensor:
+        return s[..., 6:]
+
+    # What follows the base's nine numbers is a plain vector to FloatingBase too.
+    def local(self, s: Tensor, s_next: Tensor) -> Tensor:
+        return _BASE.local(s, s_next)
+
+    def retract(self, s: Tensor, delta: Tensor) -> Tensor:
+        return _BASE.retract(s, delta)
+
+
+_BASE = FloatingBase(n_joints=0, n_action=0)
+
+
 def rotation(s: Tensor) -> Tensor:
     """(*b, >=9) floating-base state -> (*b, 3, 3) body -> world rotation. Its rows are the world axes in body coordinates."""
     f, u = s[..., 3:6], s[..., 6:9]

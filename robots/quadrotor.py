@@ -1,0 +1,209 @@
+"""A batch of quadrotors with a payload on a cable, on MuJoCo or PyBullet: same forces, same state, same actions.
+
+An action is collective thrust and body rates, what PX4 and Crazyflie accept, each scaled to [-1, 1]: thrust from 0 to the largest [N],
+rates to the largest that may be commanded [rad/s] (Vehicle.command and Vehicle.action convert). It is held for one control period,
+in which the autopilot, rotors, drag, cable (robots.autopilot, robots.cable) and the engine take `substeps` inner periods.
+
+A payload that is hooked on in mid-air hangs at rest below the vehicle, at the cable's length or on the ground if that is nearer. One
+that is dropped falls. Cable and vehicle meet at the centre of mass, so the cable turns nothing.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from robots import autopilot, vehicle
+from robots.autopilot import Autopilot
+from robots.bodies import LOAD, QUATERNION, RATES, V_LOAD, V_VEHICLE, VEHICLE, Bodies, radius
+from robots.cable import tension
+from robots.mujoco import MujocoBodies
+from robots.quadrotor_condition import NONE, Condition
+from robots.space import FloatingBase, Flying, quaternion_to_rotation
+from robots.vehicle import Vehicle
+
+ENGINES = ("mujoco", "pybullet")
+ARENA = 10.0  # [m] from the origin to each side, and up: beyond is a crash
+START = (0.0, 0.0, 2.0)  # [m]
+GUST_TIME = 0.5  # [s], correlation time of a gust
+TILTED = 0.0  # body z axis . up below this is a crash
+
+
+class Quadrotor:
+    """State (b, 16), or (b, 22) where the payload is seen: see robots.space.Flying.
+
+    crashed (b,) bool: touched the ground, turned over or left the arena since its start; its motors are cut for good.
+    conditions: one a robot; assign others at any time, they hold from the next step on.
+    """
+
+    name = "quadrotor"
+    low: ClassVar[float] = -1.0
+    high: ClassVar[float] = 1.0
+
+    def __init__(self, which: Vehicle | str = "1kg", engine: str = "mujoco", payload_seen: bool = False):
+        """which: a Vehicle, or what robots.vehicle.load takes. Raises VehicleError, ValueError on an unknown engine."""
+        if engine not in ENGINES:
+            raise ValueError(f"unknown engine {engine!r}; valid: {', '.join(ENGINES)}")
+        self.vehicle = which if isinstance(which, Vehicle) else vehicle.load(which)
+        self.engine = engine
+        self.space = Flying(load=payload_seen)
+        self.dt = self.vehicle.dt  # [s]
+        hover = np.array([self.vehicle.hover_thrust_n, 0.0, 0.0, 0.0])
+        self.safe_action = self.vehicle.action(hover).astype(np.float32)
+        self.autopilot = Autopilot(self.vehicle)
+        self.conditions: list[Condition] = []
+        self.crashed = np.zeros(0, bool)
+        self._bodies: Bodies | None = None
+
+    def reset(
+        self, conditions: Sequence[Condition], seeds: Sequence[int], positions: np.ndarray | None = None
+    ) -> np.ndarray:
+        """-> states. Starts hovering near positions (b, 3) [m], or START: off by up to 5 cm and 3 degrees, at up to a few cm/s."""
+        b = len(seeds)
+        if self._bodies is None or len(self.crashed) != b:
+            self.close()
+            self._bodies = _bodies(self.engine, self.vehicle, b)
+        self.conditions = list(conditions)
+        self._current = [NONE] * b
+        self._positions = np.tile(START, (b, 1)) if positions is None else np.array(positions, float)
+        self._memory = autopilot.init(self.vehicle, np.zeros((b, 3)))
+        self._thrust = np.zeros(b)  # as Flying's T
+        self._gust = np.zeros((b, 3))  # of unit standard deviation
+        self._rngs = [np.random.default_rng(seed) for seed in seeds]
+        self.crashed = np.zeros(b, bool)
+        return self.restart(np.arange(b), seeds)
+
+    def restart(self, where: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
+        """Put the robots listed in `where` back to a start. -> all states."""
+        for i, seed in zip(where, seeds, strict=True):
+            rng = self._rngs[i] = np.random.default_rng(seed)
+            position = self._positions[i] + rng.uniform(-0.05, 0.05, 3)
+            quaternion = np.concatenate(([1.0], rng.uniform(-0.025, 0.025, 3)))
+            lying = [*position[:2], radius(self.vehicle)]
+            qpos = np.concatenate((position, quaternion / np.linalg.norm(quaternion), lying, [1.0, 0.0, 0.0, 0.0]))
+            qvel = np.concatenate((rng.normal(0, 0.02, 6), np.zeros(6)))
+            self.bodies.place(i, qpos, qvel)
+            for memory, start in zip(self._memory, autopilot.init(self.vehicle, qvel[None, RATES]), strict=True):
+                memory[i] = start[0]
+            self._thrust[i] = self.vehicle.hover_thrust_n
+            self._gust[i] = rng.standard_normal(3)
+            self.crashed[i] = False
+            self._current[i] = NONE
+            self.bodies.alter(i, 1.0, 0.1 * self.vehicle.mass_kg)
+        self._change()
+        return self.state()
+
+    @property
+    def bodies(self) -> Bodies:
+        if self._bodies is None:
+            raise RuntimeError("the quadrotor has no state yet; call reset first")
+        return self._bodies
+
+    def _change(self) -> None:
+        """Make the bodies what the conditions say."""
+        for i, (now, was) in enumerate(zip(self.conditions, self._current, strict=True)):
+            if now == was:
+                continue
+            fraction, cable = now.payload or was.payload or (0.1, 1.0)
+            self.bodies.alter(i, now.inertia, fraction * self.vehicle.mass_kg)
+            if now.payload not in (None, was.payload):
+                qpos, qvel = self.bodies.qpos[i].copy(), self.bodies.qvel[i].copy()
+                qpos[LOAD] = qpos[VEHICLE]
+                qpos[LOAD][2] = max(qpos[2] - cable, min(qpos[2], radius(self.vehicle)))
+                qvel[V_LOAD], qvel[9:] = qvel[V_VEHICLE], 0
+                self.bodies.place(i, qpos, qvel)
+        self._current = list(self.conditions)
+        vehicle_mass = self.vehicle.mass_kg
+        self._hooked = np.array([c.payload is not None for c in self._current])
+        payload = np.array([c.payload or (0.1, 1.0) for c in self._current])
+        self._length = payload[:, 1]
+        self._reduced = vehicle_mass * payload[:, 0] / (1 + payload[:, 0])
+        self._gain = np.array([c.gain for c in self._current])
+        self._wind = np.array([(*c.wind, 0.0) for c in self._current])
+        self._gust_std = np.array([c.gust for c in self._current])
+
+    def step(self, actions: np.ndarray) -> np.ndarray:
+        """(b, 4) in [-1, 1], clipped -> states. Raises ValueError on an action that is not finite or of another shape."""
+        actions = np.asarray(actions, float)
+        if actions.shape != (len(self.crashed), 4) or not np.isfinite(actions).all():
+            raise ValueError(
+                f"actions have shape {actions.shape} or are not finite; valid: ({len(self.crashed)}, 4) finite numbers"
+            )
+        if any(now != was for now, was in zip(self.conditions, self._current, strict=True)):
+            self._change()
+        command = self.vehicle.command(np.clip(actions, -1, 1))
+        air = self._blow()
+        for _ in range(self.vehicle.substeps):
+            self._substep(command, air)
+        lag = 1 - math.exp(-self.dt / self.vehicle.rotor_time_constant_s)
+        self._thrust += lag * (command[:, 0] - self._thrust)
+        self._watch()
+        return self.state()
+
+    def _blow(self) -> np.ndarray:
+        """-> air velocity in the world (b, 3) [m/s]; a gust is an Ornstein-Uhlenbeck process, drawn whether it blows or not."""
+        keep = math.exp(-self.dt / GUST_TIME)
+        noise = np.array([rng.standard_normal(3) for rng in self._rngs])
+        self._gust = keep * self._gust + math.sqrt(1 - keep**2) * noise
+        return self._wind + self._gust_std[:, None] * self._gust
+
+    def _substep(self, command: np.ndarray, air: np.ndarray) -> None:
+        v, bodies = self.vehicle, self.bodies
+        qpos, qvel = bodies.qpos, bodies.qvel
+        rot = quaternion_to_rotation(qpos[:, QUATERNION])  # body -> world
+        memory = self.autopilot.step(self._memory, command, qvel[:, RATES])
+        memory = self._memory = memory._replace(thrust=memory.thrust * ~self.crashed[:, None])
+        wrench = (memory.thrust * self._gain) @ v.allocation.T
+        body_force = np.array(v.drag_n_s_per_m) * _turn(rot.transpose(0, 2, 1), air - qvel[:, V_VEHICLE])
+        body_force[:, 2] += wrench[:, 0]
+        force, torque = _turn(rot, body_force), _turn(rot, wrench[:, 1:])
+        dt = self.autopilot.dt
+        apart, relative = qpos[:, LOAD] - qpos[:, VEHICLE], qvel[:, V_LOAD] - qvel[:, V_VEHICLE]
+        free = apart + dt * (relative - dt / v.mass_kg * force)
+        pull = tension(apart, free, self._length, self._reduced, dt) * self._hooked[:, None]
+        bodies.step(force - pull, torque, pull)
+
+    def _watch(self) -> None:
+        position = self.bodies.qpos[:, VEHICLE]
+        up = quaternion_to_rotation(self.bodies.qpos[:, QUATERNION])[:, 2, 2]
+        grounded = position[:, 2] <= radius(self.vehicle)
+        outside = (np.abs(position) > ARENA).any(1)
+        self.crashed |= grounded | outside | (up < TILTED)
+
+    def state(self) -> np.ndarray:
+        """(b, 16) or (b, 22) float64."""
+        qpos, qvel = self.bodies.qpos, self.bodies.qvel
+        parts = [_BASE.from_mujoco(qpos[:, :7], qvel[:, :6]), self._thrust[:, None]]
+        if self.space.load:
+            inverse = quaternion_to_rotation(qpos[:, QUATERNION]).transpose(0, 2, 1)
+            seen = self._hooked[:, None]
+            parts.append(seen * _turn(inverse, qpos[:, LOAD] - qpos[:, VEHICLE]))
+            parts.append(seen * _turn(inverse, qvel[:, V_LOAD] - qvel[:, V_VEHICLE]))
+        return np.concatenate(parts, 1)
+
+    def payload(self) -> np.ndarray:
+        """(b, 6) the payload's position [m] and velocity [m/s] in the world, whether it is observed or not; NaN without one."""
+        seen = np.concatenate((self.bodies.qpos[:, LOAD], self.bodies.qvel[:, V_LOAD]), 1)
+        return np.where(self._hooked[:, None], seen, np.nan)
+
+    def close(self) -> None:
+        if self._bodies is not None:
+            self._bodies.close()
+            self._bodies = None
+
+
+_BASE = FloatingBase(n_joints=0, n_action=0)
+
+
+def _turn(rot: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """(b, 3, 3), (b, 3) -> (b, 3)."""
+    return (rot @ x[:, :, None])[:, :, 0]
+
+
+def _bodies(engine: str, v: Vehicle, b: int) -> Bodies:
+    if engine == "mujoco":
+        return MujocoBodies(v, b)
+    from robots.bullet import BulletBodies  # importing PyBullet prints a line: only who uses it gets that
+
+    return BulletBodies(v, b)
