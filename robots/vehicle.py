@@ -8,10 +8,10 @@ counter-clockwise (positive yaw). Body axes: x forward, y left, z up.
 import difflib
 import math
 import tomllib
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,28 +29,23 @@ class VehicleError(ValueError):
     """A specification that cannot be flown. The message names the file, the field, its value and what is valid."""
 
 
-def _spec(quantity: str, unit: str, what: str, low: float = 0.0, open_: bool = True, high: float = math.inf) -> Any:
-    """A field: its name without the unit, the unit as in the name, what it is, and its range, without `low` where `open_`."""
-    return field(metadata={"quantity": quantity, "unit": unit, "what": what, "low": low, "open": open_, "high": high})
-
-
 @dataclass(frozen=True)
 class Vehicle:
     """Thrusts and torques act on a rigid body with its centre of mass at the centre. Vectors are in body axes."""
 
     name: str
-    mass_kg: float = _spec("mass", "kg", "mass without payload")
-    arm_m: float = _spec("arm", "m", "distance from the centre to a rotor")
-    inertia_kg_m2: Triple = _spec("inertia", "kg_m2", "principal moments of inertia")
-    rotor_thrust_max_n: float = _spec("rotor_thrust_max", "n", "largest thrust of one rotor")
-    rotor_torque_per_thrust_m: float = _spec("rotor_torque_per_thrust", "m", "drag torque of a rotor over its thrust")
-    rotor_time_constant_s: float = _spec("rotor_time_constant", "s", "first-order lag of a rotor's thrust")
-    drag_n_s_per_m: Triple = _spec("drag", "n_s_per_m", "body drag, linear in air speed", open_=False)
-    rate_gain_per_s: Triple = _spec("rate_gain", "per_s", "angular acceleration per body-rate error")
-    rate_integral_per_s2: Triple = _spec("rate_integral", "per_s2", "angular acceleration per angle error", open_=False)
-    rate_max_rad_s: Triple = _spec("rate_max", "rad_s", "largest body rate that may be commanded")
-    inner_rate_hz: float = _spec("inner_rate", "hz", "body-rate loop and physics", 500, open_=False)
-    control_rate_hz: float = _spec("control_rate", "hz", "commands", 50, open_=False, high=100)
+    mass_kg: float
+    arm_m: float
+    inertia_kg_m2: Triple
+    rotor_thrust_max_n: float
+    rotor_torque_per_thrust_m: float
+    rotor_time_constant_s: float
+    drag_n_s_per_m: Triple
+    rate_gain_per_s: Triple
+    rate_integral_per_s2: Triple
+    rate_max_rad_s: Triple
+    inner_rate_hz: float
+    control_rate_hz: float
 
     @property
     def dt(self) -> float:
@@ -103,7 +98,30 @@ class Vehicle:
         return np.stack((np.ones(4), arm * ROTOR_Y, -arm * ROTOR_X, self.rotor_torque_per_thrust_m * ROTOR_YAW))
 
 
-SPECS = {f.name: f.metadata for f in fields(Vehicle) if f.metadata}
+class Spec(NamedTuple):
+    """A field: its name without the unit, what it is, and its range, without `low` where `above`."""
+
+    quantity: str
+    what: str
+    low: float = 0.0
+    above: bool = True
+    high: float = math.inf
+
+
+SPECS = {
+    "mass_kg": Spec("mass", "mass without payload"),
+    "arm_m": Spec("arm", "distance from the centre to a rotor"),
+    "inertia_kg_m2": Spec("inertia", "principal moments of inertia"),
+    "rotor_thrust_max_n": Spec("rotor_thrust_max", "largest thrust of one rotor"),
+    "rotor_torque_per_thrust_m": Spec("rotor_torque_per_thrust", "drag torque of a rotor over its thrust"),
+    "rotor_time_constant_s": Spec("rotor_time_constant", "first-order lag of a rotor's thrust"),
+    "drag_n_s_per_m": Spec("drag", "body drag, linear in air speed", above=False),
+    "rate_gain_per_s": Spec("rate_gain", "angular acceleration per body-rate error"),
+    "rate_integral_per_s2": Spec("rate_integral", "angular acceleration per angle error", above=False),
+    "rate_max_rad_s": Spec("rate_max", "largest body rate that may be commanded"),
+    "inner_rate_hz": Spec("inner_rate", "body-rate loop and physics", 500.0, above=False),
+    "control_rate_hz": Spec("control_rate", "commands", 50.0, above=False, high=100.0),
+}
 
 
 def presets() -> list[str]:
@@ -139,9 +157,9 @@ def usage(key: str) -> str:
     """What a field takes, in words."""
     spec = SPECS[key]
     count = "three numbers" if _is_triple(key) else "a number"
-    high = f" and at most {spec['high']:g}" if math.isfinite(spec["high"]) else ""
-    low = f"{'above' if spec['open'] else 'at least'} {spec['low']:g}"
-    return f"{key} = {count} {low}{high} ({spec['what']})"
+    high = f" and at most {spec.high:g}" if math.isfinite(spec.high) else ""
+    low = f"{'above' if spec.above else 'at least'} {spec.low:g}"
+    return f"{key} = {count} {low}{high} ({spec.what})"
 
 
 def _is_triple(key: str) -> bool:
@@ -150,7 +168,7 @@ def _is_triple(key: str) -> bool:
 
 def _unknown(key: str, value: object) -> str:
     for name, spec in SPECS.items():
-        if key == spec["quantity"] or key.startswith(f"{spec['quantity']}_"):
+        if key == spec.quantity or key.startswith(f"{spec.quantity}_"):
             return f"{key} = {value} has another unit or none; valid: {usage(name)}"
     close = difflib.get_close_matches(key, SPECS, 1)
     hint = f"is misspelt; valid: {usage(close[0])}" if close else f"is no field; valid: {', '.join(SPECS)}"
@@ -172,9 +190,9 @@ def _value(path: Path, key: str, given: Any) -> Any:
     for x in numbers:
         if not math.isfinite(x):
             raise bad("is not finite")
-        if x < spec["low"] or (spec["open"] and x == spec["low"]):
-            raise bad("is too small" if spec["low"] else "is not positive" if spec["open"] else "is negative")
-        if x > spec["high"]:
+        if x < spec.low or (spec.above and x == spec.low):
+            raise bad("is too small" if spec.low else "is not positive" if spec.above else "is negative")
+        if x > spec.high:
             raise bad("is too large")
     x, *rest = (float(x) for x in numbers)
     return (x, rest[0], rest[1]) if triple else x
