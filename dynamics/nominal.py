@@ -108,6 +108,7 @@ def _step(ops: Ops, vehicle: Vehicle, parts: Any, action: Any, load_mass: Any) -
     length2 = ops.dot(r, r)
     present = length2 > PRESENT**2
     safe2 = ops.where(present, length2, 1 + 0 * length2)  # no division by zero, also in the gradient
+    inverse2 = ops.where(present, 1 / safe2, 0 * safe2)
     share = load_mass / (m + load_mass)
 
     def derivative(x: Moving, i: int) -> Moving:
@@ -119,7 +120,7 @@ def _step(ops: Ops, vehicle: Vehicle, parts: Any, action: Any, load_mass: Any) -
         turned = Moving(along, ops.cross(x.f, w), ops.cross(x.u, w), fall, zero, zero)
         if not load:
             return turned
-        pull = (ops.dot(x.rd, x.rd) - ops.dot(x.r, force)) / safe2 * x.r
+        pull = (ops.dot(x.rd, x.rd) - ops.dot(x.r, force)) * inverse2 * x.r
         away = -force - pull - ops.cross(w, x.rd)
         return turned._replace(v=fall + share * pull, r=x.rd - ops.cross(w, x.r), rd=away)
 

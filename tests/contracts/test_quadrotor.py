@@ -373,7 +373,7 @@ def test_what_the_payload_weighs_does_not_show_at_the_start():
 def test_bad_use_is_refused_in_a_sentence():
     with pytest.raises(ValueError, match="unknown engine 'gazebo'; valid: mujoco, pybullet"):
         Quadrotor(engine="gazebo")
-    with pytest.raises(VehicleError, match="no vehicle '2kg'.*valid: 1kg, 80g"):
+    with pytest.raises(VehicleError, match=r"no vehicle '2kg'.*valid: 1kg, 80g"):
         Quadrotor("2kg")
     with pytest.raises(RuntimeError, match="call reset first"):
         Quadrotor().state()
