@@ -1,0 +1,143 @@
+"""Nonlinear MPC on a symbolic model (planners.nmpc): on the nominal vehicle, which knows of no load, and the oracle, on the vehicle
+with its slung load and the load's true mass.
+
+The residual, at every knot, weighted:
+
+    p - p_ref,  v - v_ref  in the world, of the vehicle or of the load;  heading;  w - w_ref;  T - T_ref;  commands - their feed-forward
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Literal
+
+import casadi
+import numpy as np
+
+from controller.baselines.baseline import feedforward, hang, limit
+from dynamics.nominal import Nominal
+from planners.condense import Expansion
+from planners.linearise import Symbolic, expand_symbolic
+from planners.nmpc import NMPC, Memory
+from robots import symbolic
+from robots.trajectory import Reference
+from robots.vehicle import Vehicle
+
+Target = Literal["vehicle", "payload"]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Per unit squared, of the residual's parts."""
+
+    position: float = 100.0  # [1/m^2]
+    velocity: float = 4.0  # [s^2/m^2]
+    heading: float = 10.0
+    rates: float = 0.1  # [s^2/rad^2]
+    thrust: float = 1.0  # of the action's unit
+    turn: float = 1.0  # of the action's unit
+    swing: float = 0.0  # [s^2/m^2], of the load's velocity relative to the vehicle's
+    final: float = 5.0  # factor on position and velocity at the last knot
+
+
+@dataclass(frozen=True)
+class Tracker:
+    """load_kg: None for the nominal model; for the oracle what returns the true mass (b,) [kg] of every load, now."""
+
+    vehicle: Vehicle
+    target: Target = "vehicle"
+    load_kg: Callable[[], np.ndarray] | None = None
+    weights: Weights = field(default_factory=Weights)
+    horizon: int = 20
+    stride: int = 5  # control periods a knot
+
+    @property
+    def preview(self) -> int:
+        return self.horizon * self.stride
+
+    @cached_property
+    def planner(self) -> NMPC:
+        space = self.model.space
+        hover = self.vehicle.action(np.array([self.vehicle.hover_thrust_n, 0, 0, 0]))
+        return NMPC(
+            space.retract, space.local, space.n_state, space.n_delta, -np.ones(4), np.ones(4), hover, self.horizon,
+            shift=1 / self.stride,
+        )  # fmt: skip
+
+    @cached_property
+    def model(self) -> Nominal:
+        """One step of it is a knot."""
+        return Nominal(
+            replace(self.vehicle, control_rate_hz=self.vehicle.control_rate_hz / self.stride), self.load_kg is not None
+        )
+
+    @cached_property
+    def _dynamics(self) -> Symbolic:
+        f, space = self.model.symbolic(), self.model.space
+
+        def gap(s: casadi.SX, a: casadi.SX, target: casadi.SX, mass: casadi.SX, push: casadi.SX) -> casadi.SX:
+            dt = self.model.vehicle.dt
+            s_next = f(s, a, mass)
+            body = symbolic.rotation(s_next).T @ push
+            kick = casadi.vertcat(dt**2 / 2 * push, casadi.SX.zeros(6), dt * body, casadi.SX.zeros(s.numel() - 12))
+            return symbolic.local(target, s_next + kick)
+
+        return expand_symbolic(gap, symbolic.retract, space.n_state, space.n_delta, 4, space.n_state, 1, 3)
+
+    @cached_property
+    def _residual(self) -> Symbolic:
+        space, w = self.model.space, self.weights
+        loaded = self.load_kg is not None
+
+        def residual(s: casadi.SX, a: casadi.SX, ref: casadi.SX) -> casadi.SX:
+            p_ref, v_ref, w_ref, a_ref, scale = casadi.vertsplit(ref, [0, 3, 6, 9, 13, 14])
+            rot = symbolic.rotation(s)
+            p, v = s[:3], rot @ s[9:12]
+            if loaded and self.target == "payload":
+                p, v = p + rot @ s[16:19], v + rot @ s[19:22]
+            parts = [
+                np.sqrt(w.position) * scale * (p - p_ref), np.sqrt(w.velocity) * scale * (v - v_ref), np.sqrt(w.heading) * s[4],
+                np.sqrt(w.rates) * (s[12:15] - w_ref), np.sqrt(w.thrust) * (a[0] - a_ref[0]), np.sqrt(w.turn) * (a[1:] - a_ref[1:]),
+            ]  # fmt: skip
+            if loaded and w.swing:
+                parts.append(np.sqrt(w.swing) * s[19:22])
+            return casadi.vertcat(*parts)
+
+        return expand_symbolic(residual, symbolic.retract, space.n_state, space.n_delta, 4, 14)
+
+    def init(self, b: int) -> Memory:
+        return self.planner.init(b)
+
+    def step(
+        self, state: np.ndarray, reference: Reference, memory: Memory, push: np.ndarray | None = None
+    ) -> tuple[np.ndarray, Memory]:
+        """push: (b, 3) an acceleration in the world that the model lacks [m/s^2], constant over the horizon."""
+        b, h, vehicle = len(state), self.horizon, self.vehicle
+        mass = np.zeros(b) if self.load_kg is None else self.load_kg()
+        if self.target == "payload" and self.load_kg is None:
+            reference = hang(reference, state, vehicle.dt)
+        knots = Reference(*(x[:, self.stride :: self.stride] for x in reference))
+        push = np.zeros((b, 3)) if push is None else push
+        force, rates = feedforward(knots._replace(a=knots.a - push[:, None]))
+        thrust = (vehicle.mass_kg + mass)[:, None] * np.linalg.norm(force, axis=-1)
+        wanted = vehicle.action(np.concatenate((thrust[..., None], rates), -1))
+        scale = np.ones((b, h, 1))
+        scale[:, -1] = np.sqrt(self.weights.final)
+        ref = np.concatenate((knots.p, knots.v, rates, wanted, scale), -1)
+
+        def linearise(nodes: np.ndarray, actions: np.ndarray) -> Expansion:
+            masses, pushes = np.repeat(mass, h)[:, None], np.repeat(push, h, 0)
+            return _expand(self._dynamics, nodes[:, :-1], actions, nodes[:, 1:].reshape(b * h, -1), masses, pushes)
+
+        def cost(states: np.ndarray, actions: np.ndarray) -> Expansion:
+            return _expand(self._residual, states, actions, ref.reshape(b * h, -1))
+
+        plan, memory = self.planner.solve(memory, linearise, state[:, : self.planner.n_state], cost)
+        command = vehicle.command(plan.actions[:, 0].double().numpy())
+        return limit(vehicle, command[:, 0], command[:, 1:]), memory
+
+
+def _expand(f: Symbolic, states: np.ndarray, actions: np.ndarray, *parameters: np.ndarray) -> Expansion:
+    b, h, _ = actions.shape
+    out = f(states.reshape(b * h, -1), actions.reshape(b * h, -1), *parameters)
+    return Expansion(*(x.reshape(b, h, *x.shape[1:]) for x in out))

@@ -1,0 +1,169 @@
+"""Nonlinear model predictive control by Gauss-Newton steps, one a tick (real-time iteration: Diehl, Bock, Schloeder 2005).
+
+Direct multiple shooting (Bock, Plitt 1984): the plan is nodes s_0 .. s_n and actions, the model need not lead from one node to the
+next. A tick takes the last plan, shifted, puts the measured state at s_0, and makes one step on
+
+    minimise sum_k |r(s_{k+1}, a_k)|^2    so that s_{k+1} = f(s_k, a_k),  low <= a <= high
+
+with model and residual to first order (planners.linearise): a quadratic programme, condensed to the actions (planners.condense).
+The warm start is what makes one step enough: from tick to tick the problem hardly changes.
+
+CasADi's daqp (Arnstroem, Bemporad, Axehill 2022) solves it, an active-set method that is exact and on dense programmes of this size the fastest
+of those that CasADi carries.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import casadi
+import numpy as np
+import torch
+from torch import Tensor
+
+from planners.condense import QP, Expansion, compose, condense, respond
+from planners.linearise import LeastSquares, Linearise, Local, Retract, from_predict
+from planners.planner import Plan, Predict
+
+
+class Memory(NamedTuple):
+    """The warm start: the last plan, not yet shifted. nodes are NaN before the first tick and after a failure."""
+
+    nodes: np.ndarray  # (b, n + 1, s)
+    actions: np.ndarray  # (b, h, a)
+
+
+@dataclass(frozen=True)
+class NMPC:
+    """Settings. An action is held for `hold` steps of the model, so the plan reaches horizon * hold steps ahead. shift: control periods
+    over steps of the model, where the model's step is the longer one; 1 where they are equal.
+
+    retract, local   the state space's, in torch
+    low, high        (a,) bounds of the actions
+    start            (a,) the action that a plan starts from where there is none before
+    damping          of every step, per unit of action squared (Levenberg)
+    cold             Gauss-Newton steps on the first tick
+    """
+
+    retract: Retract
+    local: Local
+    n_state: int
+    n_delta: int
+    low: np.ndarray
+    high: np.ndarray
+    start: np.ndarray
+    horizon: int = 20
+    hold: int = 1
+    shift: float = 1.0
+    damping: float = 1e-6
+    cold: int = 5
+
+    def init(self, b: int) -> Memory:
+        nodes = np.full((b, self.horizon * self.hold + 1, self.n_state), np.nan)
+        return Memory(nodes, np.tile(self.start.astype(float), (b, self.horizon, 1)))
+
+    def plan(
+        self, memory: Memory, predict: Predict, s: Tensor, cost: LeastSquares, rngs: Sequence[torch.Generator] = ()
+    ) -> tuple[Plan, Memory]:
+        """As planners.planner.Planner, but that the cost is a LeastSquares of the horizon's h knots (the reference along them, if it
+        has one, is in there) and nothing is drawn."""
+        return self.solve(
+            memory, from_predict(predict, self.retract, self.local, self.n_delta), s.double().numpy(), cost
+        )
+
+    def solve(self, memory: Memory, linearise: Linearise, s: np.ndarray, cost: LeastSquares) -> tuple[Plan, Memory]:
+        """s (b, s) -> plan, memory. A robot whose step fails (a model, cost or state that is not finite, a solver that gives
+        up) gets its last plan, shifted, with valid False and an infinite cost; its next tick starts from rest nodes again."""
+        cold = ~np.isfinite(memory.nodes).all((1, 2))
+        nodes, actions = self._shift(memory, cold)
+        nodes = np.where(cold[:, None, None], s[:, None], nodes)
+        nodes[:, 0] = s
+        shifted, ok, value = actions, np.ones(len(s), bool), np.full(len(s), np.inf)
+        for i in range(self.cold if cold.any() else 1):
+            step = self._step(linearise, cost, nodes, actions)
+            move = (cold & ok) | (i == 0)  # a robot with a warm start makes one step, whoever shares its batch
+            ok = np.where(move, step.ok, ok)
+            nodes, actions, value = (
+                np.where(_like(move & ok, new), new, old)
+                for new, old in zip(step[:3], (nodes, actions, value), strict=True)
+            )
+        actions = np.where(_like(ok, actions), actions, shifted)
+        plan = Plan(
+            torch.as_tensor(actions, dtype=torch.float32),
+            torch.as_tensor(np.where(ok, value, np.inf)),
+            torch.as_tensor(ok),
+        )
+        return plan, Memory(np.where(_like(ok, nodes), nodes, np.nan), actions)
+
+    def _step(self, linearise: Linearise, cost: LeastSquares, nodes: np.ndarray, actions: np.ndarray) -> "Step":
+        """One full Gauss-Newton step."""
+        fine = linearise(nodes, actions.repeat(self.hold, 1))
+        residual = cost(nodes[:, self.hold :: self.hold], actions)
+        ok = fine.finite() & residual.finite()
+        fine, residual = (Expansion(*(np.where(_like(ok, x), x, 0.0) for x in e)) for e in (fine, residual))
+        qp = condense(respond(compose(fine, self.hold)), residual, self.damping)
+        b, h, a = actions.shape
+        moved = np.zeros((b, h * a))
+        value = np.zeros(b)
+        for i in np.flatnonzero(ok):
+            low, high = (self.low - actions[i]).ravel(), (self.high - actions[i]).ravel()
+            moved[i], ok[i] = solve_qp(QP(*(x[i] for x in qp)), low, high)
+        value = qp.value(moved)
+        step = moved.reshape(b, h, a)
+        x = np.zeros((b, fine.value.shape[2]))
+        deltas = [x]
+        u = step.repeat(self.hold, 1)
+        for k in range(fine.value.shape[1]):
+            x = fine.value[:, k] + _apply(fine.by_state[:, k], x) + _apply(fine.by_action[:, k], u[:, k])
+            deltas.append(x)
+        nodes = self._retract(nodes, np.stack(deltas, 1))
+        return Step(nodes, np.clip(actions + step, self.low, self.high), value, ok & np.isfinite(nodes).all((1, 2)))
+
+    def _shift(self, memory: Memory, cold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The last plan, one control period on."""
+        nodes, actions = memory
+        following = np.concatenate((nodes[:, 1:], nodes[:, -1:]), 1)
+        if self.shift < 1 and not cold.all():
+            s, s_next = torch.as_tensor(nodes), torch.as_tensor(following)
+            following = self.retract(s, self.shift * self.local(s, s_next)).numpy()
+        share = self.shift / self.hold
+        return following, actions + share * (np.concatenate((actions[:, 1:], actions[:, -1:]), 1) - actions)
+
+    def _retract(self, nodes: np.ndarray, deltas: np.ndarray) -> np.ndarray:
+        return self.retract(torch.as_tensor(nodes), torch.as_tensor(deltas)).numpy()
+
+
+class Step(NamedTuple):
+    nodes: np.ndarray  # (b, n + 1, s)
+    actions: np.ndarray  # (b, h, a)
+    value: np.ndarray  # (b,) what the quadratic model expects the plan to cost
+    ok: np.ndarray  # (b,) bool
+
+
+def solve_qp(qp: QP, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, bool]:
+    """One robot's programme within low <= u <= high -> u, and whether it is solved; zeros where it is not."""
+    n = len(low)
+    solver = _solver(n)
+    try:
+        solution = solver(h=qp.hessian, g=qp.gradient, lbx=low, ubx=high)
+    except RuntimeError:  # CasADi's, of an input it cannot take
+        return np.zeros(n), False
+    u = np.asarray(solution["x"])[:, 0]
+    ok = bool(solver.stats()["success"]) and bool(np.isfinite(u).all())
+    return (np.clip(u, low, high) if ok else np.zeros(n)), ok
+
+
+@lru_cache
+def _solver(n: int) -> casadi.Function:
+    shapes = {"h": casadi.Sparsity.dense(n, n), "a": casadi.Sparsity(0, n)}
+    return casadi.conic("qp", "daqp", shapes, {"error_on_fail": False})
+
+
+def _apply(matrix: np.ndarray, x: np.ndarray) -> np.ndarray:
+    return (matrix @ x[..., None])[..., 0]
+
+
+def _like(which: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """(b,) -> (b, 1, ..., 1), as many dimensions as x."""
+    return which.reshape(-1, *[1] * (x.ndim - 1))
