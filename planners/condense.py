@@ -45,7 +45,7 @@ class Response(NamedTuple):
 
 def compose(steps: Expansion, hold: int) -> Expansion:
     """Every `hold` stages that share their action -> one stage (b, h / hold, ...)."""
-    b, n, d = steps.value.shape
+    b, n, _ = steps.value.shape
     c, by_state, by_action = (x.reshape(b, n // hold, hold, *x.shape[2:]) for x in steps)
     total = Expansion(c[:, :, 0], by_state[:, :, 0], by_action[:, :, 0])
     for i in range(1, hold):

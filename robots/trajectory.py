@@ -135,7 +135,7 @@ def _steady(trajectory: Trajectory, vehicle: Vehicle | None = None, load_kg: flo
     """Largest values once around, cruising: v, a and, of a vehicle, thrust and rate."""
     period = trajectory.period if trajectory.rate else 1.0
     ref = trajectory.at(2 * RAMP + np.linspace(0, period, 2000))
-    force = ref.a + (0.0, 0.0, GRAVITY)
+    force = ref.a + np.array([0.0, 0.0, GRAVITY])
     norm = np.linalg.norm(force, axis=1)
     speed = np.linalg.norm(ref.v, axis=1)
     largest = {"v": speed.max(), "a": np.linalg.norm(ref.a, axis=1).max()}

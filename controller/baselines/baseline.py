@@ -1,12 +1,13 @@
 """The protocol of the classical controllers of the quadrotor, and what several of them share. All work on a batch of b vehicles."""
 
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from robots.trajectory import Reference
 from robots.vehicle import GRAVITY, Vehicle
 
+Target = Literal["vehicle", "payload"]  # what is to be where the reference is
 UP = np.array([0.0, 0.0, 1.0])
 
 
@@ -40,6 +41,12 @@ def attitude(force: np.ndarray) -> np.ndarray:
     z = _unit(force)
     y = _unit(np.cross(z, [1.0, 0.0, 0.0]))
     return np.stack((np.cross(y, z), y, z), -1)
+
+
+def misalignment(rot: np.ndarray, goal: np.ndarray) -> np.ndarray:
+    """(b, 3, 3) twice -> (b, 3) vee(goal' rot - rot' goal) / 2 [rad, where small]."""
+    off = goal.swapaxes(1, 2) @ rot
+    return np.stack((off[:, 2, 1] - off[:, 1, 2], off[:, 0, 2] - off[:, 2, 0], off[:, 1, 0] - off[:, 0, 1]), 1) / 2
 
 
 def feedforward(reference: Reference) -> tuple[np.ndarray, np.ndarray]:

@@ -9,12 +9,11 @@ The residual, at every knot, weighted:
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
 
 import casadi
 import numpy as np
 
-from controller.baselines.baseline import feedforward, hang, limit
+from controller.baselines.baseline import Target, feedforward, hang, limit
 from dynamics.nominal import Nominal
 from planners.condense import Expansion
 from planners.linearise import Symbolic, expand_symbolic
@@ -22,8 +21,6 @@ from planners.nmpc import NMPC, Memory
 from robots import symbolic
 from robots.trajectory import Reference
 from robots.vehicle import Vehicle
-
-Target = Literal["vehicle", "payload"]
 
 
 @dataclass(frozen=True)
