@@ -106,7 +106,7 @@ def check(trajectory: Trajectory, vehicle: Vehicle, load_kg: float = 0.0) -> Non
     at = _steady(trajectory, vehicle, load_kg)
     what = f"trajectory {trajectory.kind!r} at {trajectory.speed:g} m/s"
     most = THRUST_SHARE * vehicle.thrust_max_n
-    slower = f"valid: a lower speed, e.g. {_slower(trajectory, vehicle, load_kg):.2g} m/s"
+    slower = f"valid: a lower speed, e.g. {_slower(trajectory, vehicle, load_kg):.3g} m/s"
     if at["thrust"] > most:
         raise TrajectoryError(
             f"{what} accelerates at {at['a']:.3g} m/s^2 and needs a thrust of {at['thrust']:.3g} N, above the {most:.3g} N "
@@ -120,15 +120,15 @@ def check(trajectory: Trajectory, vehicle: Vehicle, load_kg: float = 0.0) -> Non
 
 
 def _slower(trajectory: Trajectory, vehicle: Vehicle, load_kg: float) -> float:
-    """The largest speed that can be flown, to 2% [m/s]."""
+    """Just below the largest speed that can be flown, within 3% [m/s]."""
     low, high = 0.0, trajectory.speed
-    while high - low > 0.02 * trajectory.speed * 0.5:
+    while high - low > 0.002 * trajectory.speed:
         middle = (low + high) / 2
         scaled = replace(trajectory, rate=trajectory.rate * middle / trajectory.speed)
         at = _steady(scaled, vehicle, load_kg)
         fits = at["thrust"] <= THRUST_SHARE * vehicle.thrust_max_n and at["rate"] <= min(vehicle.rate_max_rad_s[:2])
         low, high = (middle, high) if fits else (low, middle)
-    return low
+    return 0.98 * low
 
 
 def _steady(trajectory: Trajectory, vehicle: Vehicle | None = None, load_kg: float = 0.0) -> dict[str, float]:
