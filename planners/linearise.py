@@ -3,12 +3,12 @@
     gap(x, u) = local(s_{k+1}, f(retract(s_k, x), a_k + u))          at x = 0, u = 0
 
 local(s_{k+1}, .) and not local(f(s_k, a_k), .), so that gaps add up along the horizon whatever their size. From a torch model
-(`from_predict`) or a CasADi function (`Symbolic`): the planner cannot tell which.
+(`from_predict`) or a CasADi function (planners.symbolic): the planner cannot tell which.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
-import casadi
 import numpy as np
 import torch
 from torch import Tensor
@@ -21,8 +21,34 @@ Linearise = Callable[[np.ndarray, np.ndarray], Expansion]
 # states (b, n, s) that follow on actions (b, n, a), -> weighted residuals (b, n, m) and their Jacobians
 LeastSquares = Callable[[np.ndarray, np.ndarray], Expansion]
 
+
+class Tangent(Protocol):
+    """A state space's retract and local, in numpy."""
+
+    def retract(self, s: np.ndarray, delta: np.ndarray) -> np.ndarray:
+        """(b, n, s), (b, n, d) -> (b, n, s)."""
+        ...
+
+    def local(self, s: np.ndarray, s_next: np.ndarray) -> np.ndarray:
+        """(b, n, s), (b, n, s) -> (b, n, d)."""
+        ...
+
+
 Retract = Callable[[Tensor, Tensor], Tensor]  # s (*b, s), delta (*b, d) -> (*b, s)
 Local = Callable[[Tensor, Tensor], Tensor]  # s (*b, s), s_next (*b, s) -> (*b, d)
+
+
+class TorchTangent(NamedTuple):
+    """Of torch maps."""
+
+    torch_retract: Retract
+    torch_local: Local
+
+    def retract(self, s: np.ndarray, delta: np.ndarray) -> np.ndarray:
+        return self.torch_retract(torch.as_tensor(s), torch.as_tensor(delta)).numpy()
+
+    def local(self, s: np.ndarray, s_next: np.ndarray) -> np.ndarray:
+        return self.torch_local(torch.as_tensor(s), torch.as_tensor(s_next)).numpy()
 
 
 def from_predict(
@@ -71,49 +97,3 @@ def from_residual(
 def _repeat(x: Tensor, times: int) -> Tensor:
     """(b, n, .) -> (b, n times, .), each row `times` times in a row."""
     return x[:, :, None].expand(-1, -1, times, -1).flatten(1, 2)
-
-
-class Symbolic:
-    """A CasADi function over many points at once, in numpy and without copies through CasADi's own matrices, which take longer
-    than the function. Calls share buffers, so one object belongs to one thread."""
-
-    def __init__(self, function: casadi.Function):
-        """All inputs are columns; outputs dense, columns or matrices."""
-        self.function = function
-        self._maps: dict[int, tuple] = {}
-
-    def __call__(self, *inputs: np.ndarray) -> list[np.ndarray]:
-        """Inputs (n, .) -> outputs (n, rows), or (n, rows, columns) where there is more than one column."""
-        n = len(inputs[0])
-        if n not in self._maps:
-            self._maps[n] = self._map(n)
-        evaluate, given, got, _ = self._maps[n]
-        for place, x in zip(given, inputs, strict=True):
-            place[:] = x
-        evaluate()
-        return [x[:, 0].copy() if x.shape[1] == 1 else x.swapaxes(1, 2).copy() for x in got]
-
-    def _map(self, n: int) -> tuple:
-        f = self.function
-        buffer, evaluate = f.map(n).buffer()
-        given = [np.zeros((n, f.size1_in(i))) for i in range(f.n_in())]
-        got = [np.zeros((n, f.size2_out(i), f.size1_out(i))) for i in range(f.n_out())]  # CasADi's order: columns first
-        for i, x in enumerate(given):
-            buffer.set_arg(i, memoryview(x))
-        for i, x in enumerate(got):
-            buffer.set_res(i, memoryview(x))
-        return evaluate, given, got, buffer
-
-
-def expand_symbolic(
-    f: Callable[..., casadi.SX], retract: Callable[[casadi.SX, casadi.SX], casadi.SX], n_state: int, n_delta: int,
-    n_action: int, *parameters: int,
-) -> Symbolic:  # fmt: skip
-    """f(s, a, *parameters) -> value. The Symbolic maps s, a and the parameters to the value, its Jacobian by the tangent of s, and its
-    Jacobian by a."""
-    s, a, x = casadi.SX.sym("s", n_state), casadi.SX.sym("a", n_action), casadi.SX.sym("x", n_delta)
-    p = [casadi.SX.sym(f"p{i}", size) for i, size in enumerate(parameters)]
-    moved = f(retract(s, x), a, *p)
-    out = [moved, casadi.jacobian(moved, x), casadi.jacobian(moved, a)]
-    out = [casadi.densify(y) for y in casadi.substitute(out, [x], [casadi.SX.zeros(n_delta)])]
-    return Symbolic(casadi.Function("expansion", [s, a, *p], out, {"cse": True}))

@@ -12,9 +12,9 @@ CasADi's daqp (Arnstroem, Bemporad, Axehill 2022) solves it, an active-set metho
 of those that CasADi carries.
 """
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
 
 import casadi
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from planners.condense import QP, Expansion, compose, condense, respond
-from planners.linearise import LeastSquares, Linearise, Local, Retract, from_predict
+from planners.linearise import LeastSquares, Linearise, Local, Retract, Tangent, TorchTangent, from_predict
 from planners.planner import Plan, Predict
 
 
@@ -40,6 +40,7 @@ class NMPC:
     over steps of the model, where the model's step is the longer one; 1 where they are equal.
 
     retract, local   the state space's, in torch
+    tangent          the same maps in numpy, where there are faster ones than torch's
     low, high        (a,) bounds of the actions
     start            (a,) the action that a plan starts from where there is none before
     damping          of every step, per unit of action squared (Levenberg)
@@ -58,6 +59,11 @@ class NMPC:
     shift: float = 1.0
     damping: float = 1e-6
     cold: int = 5
+    tangent: Tangent | None = None
+
+    @property
+    def _tangent(self) -> Tangent:
+        return self.tangent or TorchTangent(self.retract, self.local)
 
     def init(self, b: int) -> Memory:
         nodes = np.full((b, self.horizon * self.hold + 1, self.n_state), np.nan)
@@ -117,7 +123,7 @@ class NMPC:
         for k in range(fine.value.shape[1]):
             x = fine.value[:, k] + _apply(fine.by_state[:, k], x) + _apply(fine.by_action[:, k], u[:, k])
             deltas.append(x)
-        nodes = self._retract(nodes, np.stack(deltas, 1))
+        nodes = self._tangent.retract(nodes, np.stack(deltas, 1))
         return Step(nodes, np.clip(actions + step, self.low, self.high), value, ok & np.isfinite(nodes).all((1, 2)))
 
     def _shift(self, memory: Memory, cold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -125,13 +131,9 @@ class NMPC:
         nodes, actions = memory
         following = np.concatenate((nodes[:, 1:], nodes[:, -1:]), 1)
         if self.shift < 1 and not cold.all():
-            s, s_next = torch.as_tensor(nodes), torch.as_tensor(following)
-            following = self.retract(s, self.shift * self.local(s, s_next)).numpy()
+            following = self._tangent.retract(nodes, self.shift * self._tangent.local(nodes, following))
         share = self.shift / self.hold
         return following, actions + share * (np.concatenate((actions[:, 1:], actions[:, -1:]), 1) - actions)
-
-    def _retract(self, nodes: np.ndarray, deltas: np.ndarray) -> np.ndarray:
-        return self.retract(torch.as_tensor(nodes), torch.as_tensor(deltas)).numpy()
 
 
 class Step(NamedTuple):
@@ -143,21 +145,43 @@ class Step(NamedTuple):
 
 def solve_qp(qp: QP, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, bool]:
     """One robot's programme within low <= u <= high -> u, and whether it is solved; zeros where it is not."""
-    n = len(low)
-    solver = _solver(n)
-    try:
-        solution = solver(h=qp.hessian, g=qp.gradient, lbx=low, ubx=high)
-    except RuntimeError:  # CasADi's, of an input it cannot take
-        return np.zeros(n), False
-    u = np.asarray(solution["x"])[:, 0]
-    ok = bool(solver.stats()["success"]) and bool(np.isfinite(u).all())
-    return (np.clip(u, low, high) if ok else np.zeros(n)), ok
+    u, success = _Solver.of(len(low))(qp, low, high)
+    ok = success and bool(np.isfinite(u).all())
+    return (np.clip(u, low, high) if ok else np.zeros(len(low))), ok
 
 
-@lru_cache
-def _solver(n: int) -> casadi.Function:
-    shapes = {"h": casadi.Sparsity.dense(n, n), "a": casadi.Sparsity(0, n)}
-    return casadi.conic("qp", "daqp", shapes, {"error_on_fail": False})
+class _Solver:
+    """daqp for n variables, reading and writing numpy's memory: through CasADi's own matrices a call takes four times
+    as long. One for each thread and size."""
+
+    _local = threading.local()
+
+    @classmethod
+    def of(cls, n: int) -> "_Solver":
+        solvers = cls._local.__dict__
+        if n not in solvers:
+            solvers[n] = cls(n)
+        return solvers[n]
+
+    def __init__(self, n: int):
+        shapes = {"h": casadi.Sparsity.dense(n, n), "a": casadi.Sparsity(0, n)}
+        self.function = casadi.conic("qp", "daqp", shapes, {"error_on_fail": False})
+        self.buffer, self.evaluate = self.function.buffer()
+        self.given = {"h": np.zeros((n, n)), "g": np.zeros(n), "lbx": np.zeros(n), "ubx": np.zeros(n)}
+        self.u = np.zeros(n)
+        for name, x in self.given.items():
+            self.buffer.set_arg(self.function.index_in(name), memoryview(x))
+        self.buffer.set_res(self.function.index_out("x"), memoryview(self.u))
+
+    def __call__(self, qp: QP, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, bool]:
+        for x, value in zip(self.given.values(), (qp.hessian, qp.gradient, low, high), strict=True):
+            x[:] = value
+        self.u.fill(np.nan)
+        try:
+            self.evaluate()
+        except RuntimeError:  # CasADi's, of a programme that it calls ill-posed
+            return self.u, False
+        return self.u.copy(), bool(self.buffer.stats()["success"])
 
 
 def _apply(matrix: np.ndarray, x: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ class Geometric:
 
     vehicle: Vehicle
     target: Target = "vehicle"
-    position: float = 6.0  # k_p [1/s^2]
+    position: float = 24.0  # k_p [1/s^2]
     velocity: float = 4.0  # k_v [1/s]
     turning: float = 10.0  # k_r [1/s]
 

@@ -22,7 +22,7 @@ from controller.baselines.baseline import limit, rotation, turn
 from controller.baselines.nmpc import Tracker
 from dynamics.nominal import Nominal
 from planners import nmpc
-from planners.linearise import Symbolic
+from planners.symbolic import Symbolic
 from robots.trajectory import Reference
 
 

@@ -16,8 +16,8 @@ import numpy as np
 from controller.baselines.baseline import Target, feedforward, hang, limit
 from dynamics.nominal import Nominal
 from planners.condense import Expansion
-from planners.linearise import Symbolic, expand_symbolic
 from planners.nmpc import NMPC, Memory
+from planners.symbolic import Symbolic, SymbolicTangent, expand_symbolic
 from robots import symbolic
 from robots.trajectory import Reference
 from robots.vehicle import Vehicle
@@ -58,7 +58,7 @@ class Tracker:
         hover = self.vehicle.action(np.array([self.vehicle.hover_thrust_n, 0, 0, 0]))
         return NMPC(
             space.retract, space.local, space.n_state, space.n_delta, -np.ones(4), np.ones(4), hover, self.horizon,
-            shift=1 / self.stride,
+            shift=1 / self.stride, tangent=SymbolicTangent(symbolic.retract, symbolic.local, space.n_state, space.n_delta),
         )  # fmt: skip
 
     @cached_property

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from dynamics.nominal import Nominal
-from planners.condense import Expansion, compose
-from planners.linearise import Symbolic, expand_symbolic, from_predict, from_residual
-from planners.nmpc import NMPC
+from planners.condense import QP, Expansion, compose
+from planners.linearise import TorchTangent, from_predict, from_residual
+from planners.nmpc import NMPC, solve_qp
+from planners.symbolic import SymbolicTangent, expand_symbolic
 from robots import symbolic
 from robots.space import Euclidean
 from robots.vehicle import load
@@ -202,18 +203,20 @@ def test_a_failed_solve_returns_the_last_plan_shifted_and_says_so(what):
 def test_a_solver_that_gives_up_is_a_failed_solve(monkeypatch):
     nmpc = planner(2.0)
     _, memory = nmpc.solve(nmpc.init(3), linear(), START, COST)
-    monkeypatch.setattr("planners.nmpc._solver", lambda n: _GivesUp())
+    monkeypatch.setattr("planners.nmpc._Solver.of", lambda n: lambda *programme: (np.full(n, 0.1), False))
     plan, _ = nmpc.solve(memory, linear(), START, COST)
     assert not plan.valid.any() and plan.actions.isfinite().all()
     np.testing.assert_allclose(plan.actions[:, :-1], memory.actions[:, 1:], rtol=1e-6)
 
 
-class _GivesUp:
-    def __call__(self, **programme):
-        return {"x": casadi.DM(np.full(H, 0.1))}
-
-    def stats(self):
-        return {"success": False}
+def test_a_programme_without_a_solution_is_reported():
+    ok = QP(np.eye(2), np.array([1.0, -9.0]), np.zeros(()))
+    u, solved = solve_qp(ok, -np.ones(2), np.ones(2))
+    assert solved and u.tolist() == [-1, 1]
+    _, solved = solve_qp(ok, np.ones(2), -np.ones(2))
+    assert not solved
+    u, solved = solve_qp(ok, -np.ones(2), np.ones(2))  # and the next is sound again
+    assert solved and u.tolist() == [-1, 1]
 
 
 def test_held_actions_are_a_model_with_longer_steps():
@@ -322,13 +325,13 @@ def test_residuals_may_differ_along_the_horizon():
 @pytest.mark.parametrize("slung", [False, True])
 def test_symbolic_tangent_maps_are_the_numeric_ones(slung):
     space, _, nodes, _ = flights(slung)
-    s, s_next = nodes[:, 0], nodes[:, 3]
-    x, y, d = (casadi.SX.sym("x", n) for n in (space.n_state, space.n_state, space.n_delta))
-    retract = Symbolic(casadi.Function("r", [x, d], [symbolic.retract(x, d)]))
-    local = Symbolic(casadi.Function("l", [x, y], [symbolic.local(x, y)]))
-    (delta,) = local(s.numpy(), s_next.numpy())
-    np.testing.assert_allclose(delta, space.local(s, s_next), atol=1e-9)
-    np.testing.assert_allclose(retract(s.numpy(), delta)[0], s_next, atol=1e-9)
+    tangent = SymbolicTangent(symbolic.retract, symbolic.local, space.n_state, space.n_delta)
+    numeric = TorchTangent(space.retract, space.local)
+    s, s_next = nodes[:, :-1].numpy(), nodes[:, 1:].numpy()
+    delta = tangent.local(s, s_next)
+    np.testing.assert_allclose(delta, numeric.local(s, s_next), atol=1e-9)
+    np.testing.assert_allclose(tangent.retract(s, delta), s_next, atol=1e-9)
+    np.testing.assert_allclose(tangent.retract(s, delta), numeric.retract(s, delta), atol=1e-9)
 
 
 def test_the_protocol_of_planners_flies_the_same_from_torch_as_from_casadi():
