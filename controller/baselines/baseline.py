@@ -37,7 +37,7 @@ def turn(rot: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def attitude(force: np.ndarray) -> np.ndarray:
-    """(*b, 3) -> (*b, 3, 3), body -> world: z along the force, x in the world's x-z plane (heading 0)."""
+    """(*b, 3) -> (*b, 3, 3), body -> world: z along the force, y across the world's x (heading 0)."""
     z = _unit(force)
     y = _unit(np.cross(z, [1.0, 0.0, 0.0]))
     return np.stack((np.cross(y, z), y, z), -1)

@@ -21,7 +21,7 @@ class Geometric:
     vehicle: Vehicle
     target: Target = "vehicle"
     position: float = 24.0  # k_p [1/s^2]
-    velocity: float = 4.0  # k_v [1/s]
+    velocity: float = 8.0  # k_v [1/s]
     turning: float = 10.0  # k_r [1/s]
 
     @property

@@ -27,12 +27,12 @@ from robots.vehicle import Vehicle
 class Weights:
     """Per unit squared, of the residual's parts."""
 
-    position: float = 400.0  # [1/m^2]
-    velocity: float = 1.0  # [s^2/m^2]
+    position: float = 200.0  # [1/m^2]
+    velocity: float = 0.25  # [s^2/m^2]
     heading: float = 10.0
     rates: float = 0.025  # [s^2/rad^2]
-    thrust: float = 0.25  # of the action's unit
-    turn: float = 0.25  # of the action's unit
+    thrust: float = 0.0625  # of the action's unit
+    turn: float = 0.125  # of the action's unit
     swing: float = 0.0  # [s^2/m^2], of the load's velocity relative to the vehicle's
     final: float = 5.0  # factor on position and velocity at the last knot
 

@@ -28,10 +28,10 @@ class PID:
 
     vehicle: Vehicle
     target: Target = "vehicle"
-    position: float = 4.0  # k_x [1/s]
+    position: float = 8.0  # k_x [1/s]
     proportional: float = 8.0  # k_p [1/s]
-    integral: float = 4.0  # k_i [1/s^2]
-    derivative: float = 0.4  # k_d
+    integral: float = 8.0  # k_i [1/s^2]
+    derivative: float = 0.8  # k_d
     turning: float = 10.0  # k_r [1/s]
     integral_max: float = 8.0  # [m/s^2]
     filter_s: float = 0.02  # of the derivative

@@ -8,6 +8,10 @@ Held-out payloads are never looked at.
 Gains must have a margin: the same episodes are flown with the state two control periods late and with the noise of motion capture (`Rough`),
 and a score above ROUGH there is refused. Without that the search ends on gains that only an exact state without delay forgives: an NMPC with
 position 800 and turn 0.125 tracks a load of 20% at 20 mm, and crashes with one of 50% as soon as the state is one control period late.
+
+    clean, rough [mm]         pid 41, -     geometric 107, -     nmpc 25, 36     nmpc-l1 13, 160
+
+The NMPC's search stopped after three sweeps, where another gained 5%. The oracle flies with the NMPC's weights.
 """
 
 import argparse
@@ -85,8 +89,8 @@ def _tracker(vehicle: Vehicle, gains: dict[str, float]) -> Tracker:
 
 
 def _l1(vehicle: Vehicle, gains: dict[str, float], inside: bool) -> L1:
-    a, cutoff = (gains["a"], gains["a_rates"]), (gains["cutoff"], gains["cutoff_rates"])
-    return L1(Tracker(vehicle), a, cutoff, inside)
+    base = L1(Tracker(vehicle), inside=inside)
+    return replace(base, a=(gains["a"], base.a[1]), cutoff=(gains["cutoff"], base.cutoff[1]))
 
 
 def _fields(x: Any, *names: str) -> dict[str, float]:
@@ -97,7 +101,7 @@ def searches(vehicle: Vehicle) -> dict[str, Search]:
     """By the baseline's name, from the gains in force."""
     pid, geometric, tracker, l1 = PID(vehicle), Geometric(vehicle), Tracker(vehicle), L1(Tracker(vehicle))
     names = ("position", "velocity", "heading", "rates", "thrust", "turn", "final")
-    adaptive = {"a": l1.a[0], "a_rates": l1.a[1], "cutoff": l1.cutoff[0], "cutoff_rates": l1.cutoff[1]}
+    adaptive = {"a": l1.a[0], "cutoff": l1.cutoff[0]}
     return {
         "pid": Search(
             _fields(pid, "position", "proportional", "integral", "derivative", "turning"), lambda v, g: PID(v, **g)

@@ -100,7 +100,8 @@ def test_an_episode_does_not_depend_on_its_batch_mates():
 def test_a_drop_in_mid_air_and_an_attach_are_flown():
     flight = flown(CONTROLLERS["nmpc-l1"]("vehicle"), [f"{LOAD}+none@150", f"{LOAD}@150"], [make("hover")] * 2, 350)
     assert not flight.crashed.any()
-    assert (flight.error[:, -50:] < 0.02).all() and (flight.error[:, 150:].max(1) > 0.02).all()
+    # It shows, and after a second it is over.
+    assert (flight.error[:, 150:250].max(1) > 0.003).all() and (flight.error[:, 250:] < 0.001).all()
 
 
 def test_feedforward_is_the_motion_it_is_made_of():
@@ -113,7 +114,7 @@ def test_feedforward_is_the_motion_it_is_made_of():
     moved = rot.swapaxes(1, 2) @ turned
     vee = np.stack((moved[:, 2, 1], moved[:, 0, 2], moved[:, 1, 0]), 1) / dt
     np.testing.assert_allclose(rates, vee, atol=1e-3)
-    np.testing.assert_allclose(rot[:, 1, 0], 0, atol=1e-12)
+    np.testing.assert_allclose(rot[:, 0, 1], 0, atol=1e-12)
     np.testing.assert_allclose(np.linalg.det(rot), 1)
 
 
