@@ -15,7 +15,7 @@ of those that CasADi carries.
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import casadi
 import numpy as np
@@ -81,7 +81,7 @@ class NMPC:
     def solve(self, memory: Memory, linearise: Linearise, s: np.ndarray, cost: LeastSquares) -> tuple[Plan, Memory]:
         """s (b, s) -> plan, memory. A robot whose step fails (a model, cost or state that is not finite, a solver that gives
         up) gets its last plan, shifted, with valid False and an infinite cost; its next tick starts from rest nodes again."""
-        cold = ~np.isfinite(memory.nodes).all((1, 2))
+        cold = np.asarray(~np.isfinite(memory.nodes).all((1, 2)))
         nodes, actions = self._shift(memory, cold)
         nodes = np.where(cold[:, None, None], s[:, None], nodes)
         nodes[:, 0] = s
@@ -111,7 +111,6 @@ class NMPC:
         qp = condense(respond(compose(fine, self.hold)), residual, self.damping)
         b, h, a = actions.shape
         moved = np.zeros((b, h * a))
-        value = np.zeros(b)
         for i in np.flatnonzero(ok):
             low, high = (self.low - actions[i]).ravel(), (self.high - actions[i]).ravel()
             moved[i], ok[i] = solve_qp(QP(*(x[i] for x in qp)), low, high)
@@ -158,7 +157,7 @@ class _Solver:
 
     @classmethod
     def of(cls, n: int) -> "_Solver":
-        solvers = cls._local.__dict__
+        solvers: dict[Any, _Solver] = cls._local.__dict__
         if n not in solvers:
             solvers[n] = cls(n)
         return solvers[n]
@@ -170,8 +169,8 @@ class _Solver:
         self.given = {"h": np.zeros((n, n)), "g": np.zeros(n), "lbx": np.zeros(n), "ubx": np.zeros(n)}
         self.u = np.zeros(n)
         for name, x in self.given.items():
-            self.buffer.set_arg(self.function.index_in(name), memoryview(x))
-        self.buffer.set_res(self.function.index_out("x"), memoryview(self.u))
+            self.buffer.set_arg(self.function.index_in(name), memoryview(x.data))
+        self.buffer.set_res(self.function.index_out("x"), memoryview(self.u.data))
 
     def __call__(self, qp: QP, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, bool]:
         for x, value in zip(self.given.values(), (qp.hessian, qp.gradient, low, high), strict=True):

@@ -33,5 +33,8 @@ class Planner(Protocol):
         rngs: Sequence[torch.Generator],
         terminal: Terminal | None = None,
     ) -> tuple[Plan, Any]:
-        """s (b, s) and one generator per robot -> plan, memory. A robot's plan depends on its own generator alone."""
+        """s (b, s) and one generator per robot -> plan, memory. A robot's plan depends on its own generator alone.
+
+        planners.nmpc takes a planners.linearise.LeastSquares in the place of the cost, over all knots of the horizon at once: a reference
+        that moves is bound into a new one at every tick."""
         ...

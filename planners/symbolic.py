@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import casadi
 import numpy as np
@@ -21,7 +22,7 @@ class Symbolic:
     def __call__(self, *inputs: np.ndarray) -> list[np.ndarray]:
         """Inputs (n, .) -> outputs (n, rows), or (n, rows, columns) where there is more than one column."""
         n = len(inputs[0])
-        maps = self._threads.__dict__
+        maps: dict[Any, tuple] = self._threads.__dict__
         if n not in maps:
             maps[n] = self._map(n)
         evaluate, given, got, _ = maps[n]
@@ -36,9 +37,9 @@ class Symbolic:
         given = [np.zeros((n, f.size1_in(i))) for i in range(f.n_in())]
         got = [np.zeros((n, f.size2_out(i), f.size1_out(i))) for i in range(f.n_out())]  # CasADi's order: columns first
         for i, x in enumerate(given):
-            buffer.set_arg(i, memoryview(x))
+            buffer.set_arg(i, memoryview(x.data))
         for i, x in enumerate(got):
-            buffer.set_res(i, memoryview(x))
+            buffer.set_res(i, memoryview(x.data))
         return evaluate, given, got, buffer
 
 

@@ -104,9 +104,12 @@ def searches(vehicle: Vehicle) -> dict[str, Search]:
     adaptive = {"a": l1.a[0], "cutoff": l1.cutoff[0]}
     return {
         "pid": Search(
-            _fields(pid, "position", "proportional", "integral", "derivative", "turning"), lambda v, g: PID(v, **g)
+            _fields(pid, "position", "proportional", "integral", "derivative", "turning"),
+            lambda v, g: replace(PID(v), **g),
         ),
-        "geometric": Search(_fields(geometric, "position", "velocity", "turning"), lambda v, g: Geometric(v, **g)),
+        "geometric": Search(
+            _fields(geometric, "position", "velocity", "turning"), lambda v, g: replace(Geometric(v), **g)
+        ),
         "nmpc": Search(_fields(tracker.weights, *names), _tracker),
         "nmpc-l1": Search(adaptive, lambda v, g: _l1(v, g, True)),
         "nmpc-l1-added": Search(adaptive, lambda v, g: _l1(v, g, False)),

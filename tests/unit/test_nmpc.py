@@ -191,6 +191,7 @@ def test_a_failed_solve_returns_the_last_plan_shifted_and_says_so(what):
     shifted = np.concatenate((memory.actions[1, 1:], memory.actions[1, -1:]))
     np.testing.assert_allclose(plan.actions[1], shifted, rtol=1e-6)
     np.testing.assert_allclose(plan.actions[[0, 2]], good.actions[[0, 2]], rtol=1e-6)
+    assert np.isnan(after.nodes[1]).all() and np.isfinite(after.nodes[[0, 2]]).all()
     # Failing again shifts again; from the next sound tick on it plans as from the start.
     again, _ = nmpc.solve(after, linearise, s, cost if what == "cost" else COST)
     np.testing.assert_allclose(again.actions[1, 0], shifted[1], rtol=1e-6)
@@ -214,6 +215,8 @@ def test_a_programme_without_a_solution_is_reported():
     u, solved = solve_qp(ok, -np.ones(2), np.ones(2))
     assert solved and u.tolist() == [-1, 1]
     _, solved = solve_qp(ok, np.ones(2), -np.ones(2))
+    assert not solved
+    _, solved = solve_qp(ok._replace(hessian=np.diag([-1.0, 1.0])), -np.ones(2), np.ones(2))  # not convex
     assert not solved
     u, solved = solve_qp(ok, -np.ones(2), np.ones(2))  # and the next is sound again
     assert solved and u.tolist() == [-1, 1]

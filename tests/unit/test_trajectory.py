@@ -13,7 +13,7 @@ V = load("1kg")
 MOVING = [kind for kind in KINDS if kind != "hover"]
 
 
-def path(kind: str, speed="medium", seed: int = 0):
+def path(kind: str, speed: float | str = "medium", seed: int = 0):
     return make(kind, speed, np.random.default_rng(seed))
 
 
