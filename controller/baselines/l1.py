@@ -11,12 +11,12 @@ Two ways to use it. `inside`: as a constant acceleration in the NMPC's own model
 Otherwise as in the papers, added to the NMPC's commands: thrust against what lies along the rotors' axis, body rates against the angular part;
 what lies across the rotors' axis is left.
 
-By default it works inside, and on the acceleration alone. Over the training episodes of controller.baselines.tune the NMPC alone makes 23
-mm; added to the commands 19 mm at any cutoff from 4 to 25 rad/s; inside 28, 22, 16 and 13 mm at cutoffs of 4, 10, 25 and 50 rad/s: below a
-hanging load's own frequency (4 to 7 rad/s) the estimate comes too late and harms; at 100 the late state costs stability. A large a
-tolerates more delay, but the law's gain at rest, exp(-a dt) a dt / (1 - exp(-a dt)), then falls below 1 and part of a constant load stays.
-Compensating the angular part gains nothing, because the vehicle's own rate loop has an integral, and from a cutoff of 2 rad/s on it crashes
-where the state comes two control periods late.
+By default it works inside, and on the acceleration alone. Over the training episodes of controller.baselines.tune the NMPC alone makes 25
+mm, added to its commands 19 mm whatever the cutoff, inside 15 mm at a = cutoff = 100. Below a hanging load's own frequency (4 to 7 rad/s)
+the estimate comes too late and harms (28 mm at a cutoff of 4). A faster filter or a smaller a follows the load better at first, but pumps
+its swing: with a = 30, cutoff = 25 one training episode diverges within six seconds. The price of a = 100 is that the law's gain at rest, a
+dt exp(-a dt) / (1 - exp(-a dt)), is 0.58, so 42% of a constant load's effect stays. Compensating the angular part gains nothing, because
+the vehicle's own rate loop has an integral, and from a cutoff of 2 rad/s on it crashes where the state comes two control periods late.
 """
 
 from dataclasses import dataclass
@@ -48,8 +48,8 @@ class L1:
     """Settings: see controller.baselines.tune."""
 
     tracker: Tracker
-    a: tuple[float, float] = (5.0, 5.0)  # of velocity and body rates [1/s]
-    cutoff: tuple[float, float] = (50.0, 0.0)  # [rad/s]; 0 switches the compensation off
+    a: tuple[float, float] = (100.0, 5.0)  # of velocity and body rates [1/s]
+    cutoff: tuple[float, float] = (100.0, 0.0)  # [rad/s]; 0 switches the compensation off
     inside: bool = True
 
     @property

@@ -5,13 +5,14 @@ the RMSE [m], averaged over the episodes in TRAINING, of vehicle tracking on the
 range that learned models may train on (5-35%, cables of 0.3-0.9 m), and gusts, added inertia and a weak rotor. A crash costs CRASH.
 Held-out payloads are never looked at.
 
-Gains must have a margin: the same episodes are flown with the state two control periods late and with the noise of motion capture (`Rough`),
-and a score above ROUGH there is refused. Without that the search ends on gains that only an exact state without delay forgives: an NMPC with
-position 800 and turn 0.125 tracks a load of 20% at 20 mm, and crashes with one of 50% as soon as the state is one control period late.
+Gains must have a margin: the same episodes are flown with the state two control periods late and with the noise of motion capture (`Rough`), and
+what is worse there by more than SLACK is refused. Without that the search ends on gains that only an exact state without delay forgives: an
+NMPC with position 800 and turn 0.125 tracks a load of 20% at 20 mm, and crashes with one of 50% once the state is one period late.
 
-    clean, rough [mm]         pid 41, -     geometric 107, -     nmpc 25, 36     nmpc-l1 13, 160
+    clean, rough [mm]         pid 41, 95     geometric 107, 166     nmpc 25, 36     nmpc-l1 15, 36
 
-The NMPC's search stopped after three sweeps, where another gained 5%. The oracle flies with the NMPC's weights.
+The NMPC's search stopped after three sweeps, where another gained 5%; the oracle flies with its weights. L1's two gains were also tried by hand
+(controller.baselines.l1): their best lies between cliffs that doubling steps over.
 """
 
 import argparse
@@ -41,7 +42,7 @@ TRAINING = (
 STEPS, SKIPPED = 600, 100
 CRASH = 10.0  # [m]
 LATE = 2  # [control periods]
-ROUGH = 0.3  # [m]
+SLACK = 0.06  # [m]; at 2 m/s two periods late is 0.04 m behind
 
 NOISE = np.repeat([0.002, 0.004, 0.02, 0.02], 3)  # position [m], rotation [rad], velocity [m/s], body rates [rad/s]
 
@@ -134,7 +135,7 @@ def tune(name: str, vehicle: Vehicle, sweeps: int) -> tuple[dict[str, float], fl
     controller = search.make(vehicle, gains)
     best, rough = score(controller, vehicle), score(Rough(controller), vehicle)
     print(f"{name} {gains} {best:.4f} m, rough {rough:.4f} m", flush=True)
-    best = best if rough < ROUGH else CRASH
+    best = best if rough < best + SLACK else CRASH
     for _ in range(sweeps):
         improved = False
         for gain in search.gains:
@@ -142,7 +143,7 @@ def tune(name: str, vehicle: Vehicle, sweeps: int) -> tuple[dict[str, float], fl
                 trial = {**gains, gain: (gains[gain] or 0.05) * factor}
                 controller = search.make(vehicle, trial)
                 reached = score(controller, vehicle)
-                if reached < 0.995 * best and score(Rough(controller), vehicle) < ROUGH:
+                if reached < 0.995 * best and score(Rough(controller), vehicle) < reached + SLACK:
                     gains, best, improved = trial, reached, True
                     print(f"{name} {gains} {best:.4f} m", flush=True)
                     break
