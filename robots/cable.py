@@ -20,5 +20,5 @@ def tension(
     excess = (apart_free**2).sum(1) - length**2  # > 0: the free end is beyond the cable
     # Where the pull cannot shorten enough (the load shot sideways by more than L in one period) the nearest it can.
     root = np.sqrt(np.maximum(along**2 - excess, 0))
-    shift = np.where(excess > 0, along - root, 0)
-    return -(reduced_mass * np.maximum(shift, 0) / dt**2)[:, None] * q
+    shift = np.maximum(along - root, 0)  # slack where the free end is within the cable
+    return -(reduced_mass * shift / dt**2)[:, None] * q
