@@ -6,9 +6,10 @@ import torch
 
 from controller.collect import on_policy
 from controller.config import ControllerConfig, PlannerConfig, make_controller
-from controller.learn import LearnConfig, carried
-from dynamics import data
+from controller.learn import LearnConfig, carried, learn
+from dynamics import checkpoint, data
 from dynamics.train import TrainConfig, rate
+from dynamics.value import ValueConfig
 from robots.ant import Ant
 from robots.condition import parse
 
@@ -75,3 +76,26 @@ def test_the_learning_rate_holds_then_falls_in_a_line():
     assert rate(0.75, config) == pytest.approx(0.55)
     assert rate(1.0, config) == pytest.approx(0.1)
     assert rate(1.0, TrainConfig(decay_from=1.0)) == 1.0
+
+
+def test_a_value_comes_with_the_round_it_is_learned_from_and_not_before(tmp_path):
+    small = PlannerConfig(samples=16, horizon=2, iterations=1)
+    config = LearnConfig(
+        conditions=("healthy",), rounds=2, robots=8, steps=6, value_from=1, early=PlannerConfig(samples=17, horizon=3, iterations=1),
+        width=16, depth=1, batch=16, train=TrainConfig(steps=3), value=ValueConfig(width=8, sweeps=1, steps=2),
+        controller=ControllerConfig(planner=small),
+    )  # fmt: skip
+    ant = Ant()
+    learn(ant, config, tmp_path, lambda _: None)
+    rounds = [checkpoint.load(tmp_path / f"round-{r:03d}.safetensors", ant.name, ant.space).theta for r in range(3)]
+    assert [bool(theta.value) for theta in rounds] == [False, True, True]
+
+
+def test_robots_are_not_disturbed_before_there_is_a_value(tmp_path, running):
+    for count in (1, 2):
+        _shard(tmp_path, running[:, None])
+        start = carried(Ant(), tmp_path, LearnConfig(carry=100, value_from=1))
+        moving = np.isfinite(start).all(1)
+        same = np.allclose(start[moving, 2:], running[moving, 2:], atol=1e-6)
+        assert moving.sum() >= 5
+        assert same == (count == 1)
