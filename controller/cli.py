@@ -25,7 +25,7 @@ from controller.config import ControllerConfig, RobotName, UsageError, at_least,
 from controller.evaluate import EvaluateConfig, evaluate, groups
 from controller.fitting import FitConfig, fit_adapter
 from dynamics.checkpoint import CheckpointError
-from dynamics.data import DataError
+from dynamics.data import DataError, shards
 from dynamics.train import ResumeError
 from robots.ant import Ant
 from robots.condition import ConditionError, parse
@@ -72,6 +72,7 @@ class Collect:
     robot: Robot = "ant"
     out: Path = Path("runs/data")
     seed: int = 0
+    """of the folder's first batch; each later one takes the next"""
     policy: Literal["noise", "cpg", "both", "planner"] = "both"
     """coloured noise, random central-pattern gaits, half of each, or the planner on a trained model"""
     conditions: tuple[str, ...] = ("healthy",)
@@ -175,13 +176,14 @@ def collect(c: Collect) -> None:
     c.out.mkdir(parents=True, exist_ok=True)
     (c.out / "config.json").write_text(json.dumps(asdict(c), indent=1, default=str))
     summaries = []
+    seed = c.seed + len(shards(c.out))  # run again, it gathers other batches
     with _bar() as bar:
         task = bar.add_task("transitions", total=c.batches * c.robots * c.steps)
         for i in range(c.batches):
             if controller is None:
-                summaries.append(collecting.explore(robot, c.out, dealt, c.steps, c.seed + i, c.policy))
+                summaries.append(collecting.explore(robot, c.out, dealt, c.steps, seed + i, c.policy))
             else:
-                summaries.append(collecting.on_policy(robot, controller, c.out, dealt, c.steps, c.seed + i))
+                summaries.append(collecting.on_policy(robot, controller, c.out, dealt, c.steps, seed + i))
             (c.out / "summary.json").write_text(json.dumps(summaries, indent=1))
             bar.advance(task, c.robots * c.steps)
     console.print(f"written: {c.out}", soft_wrap=True)

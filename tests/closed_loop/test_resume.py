@@ -147,3 +147,14 @@ def test_a_killed_collect_leaves_only_whole_shards(tmp_path):
     assert list(tmp_path.glob("*.partial")) and data.shards(tmp_path) == shards
     assert finishes(["collect", "--out", str(tmp_path), "--robots", "2", "--steps", "5"])
     assert data.load(tmp_path, "ant", 31, 8).n == rows.n + 10 and not list(tmp_path.glob("*.partial"))
+
+
+def test_collecting_again_gathers_what_one_longer_run_would_have(tmp_path):
+    args = ["--robots", "2", "--steps", "5"]
+    for _ in range(2):
+        assert finishes(["collect", "--out", str(tmp_path / "twice"), *args])
+    assert finishes(["collect", "--out", str(tmp_path / "once"), *args, "--batches", "2"])
+    twice, once = (data.load(tmp_path / name, "ant", 31, 8) for name in ("twice", "once"))
+    assert torch.equal(twice.s, once.s)
+    assert torch.equal(twice.a, once.a)
+    assert not torch.equal(once.a[:10], once.a[10:])
