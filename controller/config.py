@@ -1,5 +1,6 @@
 """Settings, as frozen dataclasses: the command line and the ROS parameters are both read off them, so a default exists once."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -9,16 +10,17 @@ import torch
 
 from controller.controller import Controller
 from controller.guard import Guard
-from dynamics import checkpoint, value
+from dynamics import checkpoint, risk, value
 from dynamics.adapt.effectiveness import Effectiveness
 from dynamics.adapt.frozen import Frozen
 from dynamics.adapt.gradient import GrBAL, OnlineSGD
 from dynamics.adapt.last_layer import LastLayer
 from dynamics.mlp import MLP
-from dynamics.types import Adapter
+from dynamics.types import Adapter, Theta
 from planners.cem import CEM
 from planners.icem import ICEM
 from planners.mppi import MPPI
+from planners.planner import Cost
 from planners.random_shooting import RandomShooting
 from planners.shooting import Shooting
 from robots.ant import Ant
@@ -69,6 +71,8 @@ class ControllerConfig:
     """context window: the last k transitions"""
     precision: Literal["float32", "bfloat16"] = "float32"
     """of the network inside the planner; states and costs are float32 always"""
+    fall_price: float = 30.0
+    """what a step of a plan costs where a fall is certain to follow, by the checkpoint's learned chance of one; in the unit of the robot's cost"""
     deadline_ms: float | None = None
     """a step slower than this is late and the guard holds the last plan; None: time does not matter"""
     planner: PlannerConfig = field(default_factory=PlannerConfig)
@@ -111,6 +115,16 @@ def make_controller(robot: Ant, config: ControllerConfig, weights: Path | None =
     return assemble(robot, config, loaded)
 
 
+def running_cost(robot: Ant, theta: Theta, fall_price: float) -> Cost:
+    """The robot's cost of a step and the price of the falls it leads to, where the chance of one was learned. Raises UsageError."""
+    if not (math.isfinite(fall_price) and fall_price >= 0):
+        raise UsageError(f"fall price is {fall_price:g}; valid: a finite number, 0 or more")
+    if not theta.risk or not fall_price:
+        return robot.cost
+    chance = risk.chance(robot.space, theta.risk)
+    return lambda s, a, s_next: robot.cost(s, a, s_next) + fall_price * chance(s_next)
+
+
 def assemble(robot: Ant, config: ControllerConfig, loaded: checkpoint.Checkpoint) -> Controller:
     """Raises UsageError, also where the checkpoint was never trained for the adapter."""
     at_least(1, context_window_k=config.k)
@@ -128,7 +142,7 @@ def assemble(robot: Ant, config: ControllerConfig, loaded: checkpoint.Checkpoint
         theta=loaded.theta,
         adapter=make_adapter(config.adapter, loaded.model),
         planner=make_planner(config.planner, n),
-        cost=robot.cost,
+        cost=running_cost(robot, loaded.theta, config.fall_price),
         terminal=value.terminal(robot.space, loaded.theta.value),
         guard=Guard(-one, one, torch.as_tensor(np.asarray(robot.safe_action))),
         k=config.k,

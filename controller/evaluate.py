@@ -22,6 +22,7 @@ from controller.config import (
     at_least,
     make_controller,
     make_planner,
+    running_cost,
     weights_of,
 )
 from controller.controller import Controller
@@ -88,12 +89,12 @@ def evaluate(robot: Ant, config: EvaluateConfig, progress: Progress) -> list[dic
             plan = ([s for s, _ in pairs], [seed for _, seed in pairs], config.steps)
             if adapter == "oracle":
                 planner = make_planner(config.controller.planner, robot.space.n_action)
-                behind = checkpoint.load(
+                theta = checkpoint.load(
                     config.weights or weights_of(robot.name, "oracle"), robot.name, robot.space
-                ).theta.value
-                record = oracle.episodes(
-                    robot, planner, *plan, terminal=value.terminal(robot.space, behind), progress=tell
-                )
+                ).theta
+                cost = running_cost(robot, theta, config.controller.fall_price)
+                terminal = value.terminal(robot.space, theta.value)
+                record = oracle.episodes(robot, planner, *plan, cost=cost, terminal=terminal, progress=tell)
                 timing = {s.text: (float("nan"), float("nan")) for s in group}
             else:
                 controller = controllers[adapter, group[0].text]

@@ -149,7 +149,7 @@ def _descend(
     writer.close()
     best = map_params(lambda w: w.cpu(), state.best)
     fitted = objectives.join(best, map_params(lambda w: w.cpu(), norm))
-    fitted = fitted._replace(meta=known | fitted.meta, value=theta.value)
+    fitted = fitted._replace(meta=known | fitted.meta, value=theta.value, risk=theta.risk)
     record: dict[str, Any] = {"validation_before": first, "validation": state.best_loss, "steps": state.step}
     if config.adapter == "online-sgd":
         fitted, tuned = tune_online_sgd(

@@ -21,11 +21,12 @@ from torch import Tensor
 
 from controller.collect import explore, on_policy
 from controller.config import ControllerConfig, PlannerConfig, assemble, at_least, make_planner
-from dynamics import checkpoint, data, objectives, value
+from dynamics import checkpoint, data, objectives, risk, value
 from dynamics import train as training
 from dynamics.adapt.effectiveness import Effectiveness, episode_gains
 from dynamics.checkpoint import Checkpoint
 from dynamics.mlp import MLP, mul
+from dynamics.risk import RiskConfig
 from dynamics.types import Params, Theta
 from dynamics.value import ValueConfig
 from robots.ant import UPRIGHT, Ant
@@ -49,6 +50,8 @@ class LearnConfig:
     learning up (NOTES.md)"""
     early: PlannerConfig = field(default_factory=lambda: PlannerConfig(horizon=16, iterations=3))
     """plans of the rounds before"""
+    risk_from: int = 20
+    """round from which the chance of a fall is learned and plans pay for it"""
     symmetry: bool = True
     """see recordings of the healthy robot under all of its symmetries (recordings of damage never: an unseen leg stays unseen)"""
     width: int = 256
@@ -57,6 +60,7 @@ class LearnConfig:
     batch: int = 512
     train: training.TrainConfig = training.TrainConfig(steps=2500)
     value: ValueConfig = ValueConfig()
+    risk: RiskConfig = RiskConfig()
     controller: ControllerConfig = ControllerConfig()
     seed: int = 0
 
@@ -72,7 +76,7 @@ def learn(robot: Ant, config: LearnConfig, out: Path, say: Say) -> Path:
         1, steps=config.steps, batch=config.batch, width=config.width, depth=config.depth, ensemble=config.ensemble
     )
     at_least(1, carry=config.carry)
-    at_least(0, seed=config.seed, rounds=config.rounds, value_from=config.value_from)
+    at_least(0, seed=config.seed, rounds=config.rounds, value_from=config.value_from, risk_from=config.risk_from)
     for condition in config.conditions:
         parse(condition)
     for planner in (config.controller.planner, config.early):
@@ -162,11 +166,20 @@ def _fit(robot: Ant, model: MLP, folder: Path, out: Path, config: LearnConfig, r
     loss = objectives.regression(model, theta.norm, rows, gains, sampler, config.batch, symmetries)
     fields = replace(config.train, seed=config.seed * 1000 + r)
     losses: list[float] = []
-    draws = torch.Generator().manual_seed(config.seed * 1000 + r)
-    with ThreadPoolExecutor(1) as beside:
-        behind = None
+
+    def generator() -> torch.Generator:
+        return torch.Generator().manual_seed(config.seed * 1000 + r)
+
+    def foresee() -> tuple[Params, Params]:
+        behind, chance = {}, {}
         if r >= config.value_from:
-            behind = beside.submit(value.fit, robot.space, rows, robot.cost, symmetries, config.value, draws)
+            behind = value.fit(robot.space, rows, robot.cost, symmetries, config.value, generator())
+        if r >= config.risk_from:
+            chance = risk.fit(robot.space, rows, robot.tipped, symmetries, config.risk, generator())
+        return behind, chance
+
+    with ThreadPoolExecutor(1) as beside:
+        foreseen = beside.submit(foresee)
         state = training.fit(loss, start, fields, report=lambda p: losses.append(p.loss))
     net = objectives.join(state.params, theta.norm).net
     meta = theta.meta | measure(model, Theta(net, theta.norm, {}), rows, gains, sampler)
@@ -176,7 +189,7 @@ def _fit(robot: Ant, model: MLP, folder: Path, out: Path, config: LearnConfig, r
         out / f"round-{r:03d}.safetensors",
         robot.name,
         model,
-        Theta(net, theta.norm, meta, behind.result() if behind else {}),
+        Theta(net, theta.norm, meta, *foreseen.result()),
         record,
     )
     save_file({"gains": gains}, out / f"gains-{r:03d}.safetensors")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from controller.run import Record
-from planners.planner import Terminal
+from planners.planner import Cost, Terminal
 from planners.shooting import Shooting
 from robots.ant import Ant, physics
 from robots.condition import Schedule
@@ -22,11 +22,12 @@ def episodes(
     schedules: Sequence[Schedule],
     seeds: Sequence[int],
     steps: int,
+    cost: Cost | None = None,
     terminal: Terminal | None = None,
     threads: int = 2,
     progress: Callable[[int, np.ndarray], None] | None = None,
 ) -> Record:
-    """As controller.run.episodes."""
+    """As controller.run.episodes. cost: the robot's own where it is None."""
     imagined = physics(threads, fast=True)
     s = robot.reset([schedule.at(0) for schedule in schedules], seeds)
     b = len(seeds)
@@ -44,7 +45,7 @@ def episodes(
     for t in range(steps):
         robot.conditions = [schedule.at(t) for schedule in schedules]
         plan, memory = planner.plan(
-            memory, predict, torch.as_tensor(s, dtype=torch.float32), robot.cost, rngs, terminal
+            memory, predict, torch.as_tensor(s, dtype=torch.float32), cost or robot.cost, rngs, terminal
         )
         action = plan.actions[:, 0].numpy()
         s = robot.step(action)

@@ -1,7 +1,7 @@
 """Checkpoints: safetensors, with a JSON header that says what they are. Nothing is unpickled.
 
-Tensors are named net.*, norm.*, meta.* and value.*. The header, under `sealegs`: format, robot, model (width, depth, ensemble), and a free `record`
-(config, data hash, git revision) that says how they were made.
+Tensors are named net.*, norm.*, meta.*, value.* and risk.*. The header, under `sealegs`: format, robot, model (width, depth,
+ensemble), and a free `record` (config, data hash, git revision) that says how they were made.
 """
 
 import json
@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from dynamics import value
+from dynamics import scalar
 from dynamics.mlp import MLP
 from dynamics.types import Theta
 from robots.space import StateSpace
@@ -73,19 +73,21 @@ def load(path: Path, robot: str, space: StateSpace) -> Checkpoint:
         raise CheckpointError(
             f"{path}: bad model header {header.get('model')!r}; valid: width, depth and ensemble"
         ) from e
-    theta = Theta({}, {}, {}, {})
+    theta = Theta({}, {}, {}, {}, {})
     for name, tensor in tensors.items():
         group, _, key = name.partition(".")
         if group not in Theta._fields:
-            raise CheckpointError(f"{path}: unknown tensor {name!r}; valid: net.*, norm.*, meta.*, value.*")
+            raise CheckpointError(f"{path}: unknown tensor {name!r}; valid: net.*, norm.*, meta.*, value.*, risk.*")
         if not tensor.isfinite().all():
             raise CheckpointError(f"{path}: {name} is not finite; every weight must be")
         getattr(theta, group)[key] = tensor
     expected = {f"net.{n}": w.shape for n, w in model.init(torch.Generator()).items()}
     expected |= {f"norm.x_{n}": torch.Size([space.n_feature]) for n in ("mean", "std")}
     expected |= {f"norm.d_{n}": torch.Size([space.n_delta]) for n in ("mean", "std")}
-    if theta.value:
-        expected |= {f"value.{n}": shape for n, shape in value.shapes(space, theta.value).items()}
+    for group in ("value", "risk"):
+        if getattr(theta, group):
+            shapes = scalar.shapes(space, getattr(theta, group))
+            expected |= {f"{group}.{n}": shape for n, shape in shapes.items()}
     for name, shape in expected.items():
         got = tensors[name].shape if name in tensors else None
         if got != shape:

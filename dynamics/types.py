@@ -24,12 +24,14 @@ class Theta(NamedTuple):
     norm  means and standard deviations of features and deltas, fitted once and kept with the weights
     meta  what the adapters learned across tasks, keyed `<adapter>.<name>`: inner rates, prior precisions
     value the cost-to-go behind the planner's horizon: see dynamics.value; empty where none was learned
+    risk  the chance of a fall that a plan pays for: see dynamics.risk; likewise
     """
 
     net: Params
     norm: Params
     meta: Params
     value: Params = {}  # noqa: RUF012 (a NamedTuple's default, never mutated)
+    risk: Params = {}  # noqa: RUF012
 
 
 class Phi(NamedTuple):

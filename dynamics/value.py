@@ -7,15 +7,14 @@ is wrong a few steps ahead, now and then by a fall; recordings know how often. S
 horizon and what happened to real states behind it. V is a mean over all recorded conditions: it sees no damage.
 """
 
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from dynamics import scalar
 from dynamics.data import Rows
-from dynamics.mlp import CLIP
 from dynamics.types import Params
 from robots.space import StateSpace
 from robots.symmetry import Symmetry
@@ -41,39 +40,9 @@ class ValueConfig:
 SCALE = 10.0  # of the network's output, so that it starts and stays near 1
 
 
-def init(space: StateSpace, x: Tensor, width: int, rng: torch.Generator) -> Params:
-    """x (n, i) sets the normaliser. W{i} (in, out), b{i} (out), mean and std (i)."""
-    sizes = (x.shape[1], width, width, 1)
-    value: Params = {"mean": x.mean(0), "std": x.std(0).clamp_min(0.05)}
-    for i, (n, m) in enumerate(itertools.pairwise(sizes)):
-        value[f"W{i}"] = torch.randn(n, m, generator=rng) * (2.0 / n) ** 0.5 * (0.1 if m == 1 else 1.0)
-        value[f"b{i}"] = torch.zeros(m)
-    return value
-
-
-def shapes(space: StateSpace, value: Params) -> dict[str, torch.Size]:
-    """What the tensors of a value must look like, its width being what its first layer says."""
-    n = space.directed(torch.zeros(space.n_state)).shape[0]
-    width = value["W0"].shape[-1] if "W0" in value and value["W0"].dim() == 2 else 0
-    sizes = {
-        "mean": (n,),
-        "std": (n,),
-        "W0": (n, width),
-        "b0": (width,),
-        "W1": (width, width),
-        "b1": (width,),
-        "W2": (width, 1),
-        "b2": (1,),
-    }
-    return {name: torch.Size(size) for name, size in sizes.items()}
-
-
 def apply(value: Params, x: Tensor) -> Tensor:
     """(n, i) -> (n,)"""
-    h = ((x - value["mean"]) / value["std"]).clamp(-CLIP, CLIP)
-    h = torch.relu(torch.addmm(value["b0"], h, value["W0"]))
-    h = torch.relu(torch.addmm(value["b1"], h, value["W1"]))
-    return SCALE * torch.addmm(value["b2"], h, value["W2"])[:, 0]
+    return SCALE * scalar.apply(value, x)
 
 
 def terminal(space: StateSpace, value: Params) -> Callable[[Tensor], Tensor] | None:
@@ -118,9 +87,8 @@ def fit(
     paid = cost(rows.s, rows.a, rows.s_next)
     x, x_next = space.directed(rows.s), space.directed(rows.s_next)
     images = torch.stack([g.directed for g in symmetries]) if symmetries else torch.eye(x.shape[1])[None]
-    value = init(space, torch.cat([x @ g.T for g in images]), config.width, rng)
-    trained = {n: w.requires_grad_() for n, w in value.items() if n not in ("mean", "std")}
-    optimiser = torch.optim.Adam(list(trained.values()), lr=config.lr)
+    value = scalar.init(torch.cat([x @ g.T for g in images]), config.width, rng)
+    optimiser = torch.optim.Adam(scalar.trained(value), lr=config.lr)
     total = config.sweeps * config.steps
     goal = paid
     for step in range(total):

@@ -28,6 +28,7 @@ LEGS = (  # geoms of leg and foot, as named in ant.xml
 # [N m], large against the 150 of a motor and the impacts of a leg with its 1 kg m^2 of armature: a seized joint.
 LOCK_TORQUE = 1e4
 FALLEN = 0.0  # torso z axis . up below this is a fall
+TIPPED = 0.2  # below this a fall is hardly to be averted
 UPRIGHT = 0.5  # above this the robot has stood up again, so that one tumble is one fall
 
 
@@ -139,6 +140,11 @@ class Ant:
     def upright(s: np.ndarray) -> np.ndarray:
         """(*b, 31) -> (*b) cosine between the torso's z axis and up."""
         return s[..., 8]
+
+    @staticmethod
+    def tipped(s: Tensor) -> Tensor:
+        """(*b, 31) -> (*b) bool: falling, or fallen."""
+        return s[..., 8] < TIPPED
 
     @staticmethod
     def cost(s: Tensor, a: Tensor, s_next: Tensor) -> Tensor:

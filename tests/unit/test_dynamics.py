@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dynamics import checkpoint, data, objectives, value
+from dynamics import checkpoint, data, objectives, scalar
 from dynamics import train as training
 from dynamics.adapt.effectiveness import normal_equations
 from dynamics.checkpoint import CheckpointError
@@ -260,7 +260,8 @@ def test_every_eighth_episode_is_held_out(tmp_path):
 def test_save_then_load_is_bit_equal(e, tmp_path, walk):
     model = MLP(SPACE, 16, 2, e)
     theta = make_theta(model, walk)._replace(meta={"grbal.log_rate.W0": torch.tensor(-3.0), "x.y": torch.randn(3)})
-    theta = theta._replace(value=value.init(SPACE, torch.randn(9, 29), 5, torch.Generator().manual_seed(1)))
+    value, risk = (scalar.init(torch.randn(9, 29), 5, torch.Generator().manual_seed(i)) for i in range(2))
+    theta = theta._replace(value=value, risk=risk)
     path, record = tmp_path / "new" / "model.safetensors", {"seed": 3, "config": {"lr": 1e-3}}
     checkpoint.save(path, "ant", model, theta, record)
     loaded = checkpoint.load(path, "ant", SPACE)
@@ -287,8 +288,8 @@ def test_a_checkpoint_cut_anywhere_is_refused(at, tmp_path, walk):
 def test_a_checkpoint_with_another_tensor_missing_misshapen_or_not_finite_is_refused(tmp_path, walk):
     model = MLP(SPACE, 16, 2)
     path = tmp_path / "model.safetensors"
-    behind = value.init(SPACE, torch.randn(9, 29), 5, torch.Generator().manual_seed(1))
-    checkpoint.save(path, "ant", model, make_theta(model, walk)._replace(value=behind), {})
+    behind = scalar.init(torch.randn(9, 29), 5, torch.Generator().manual_seed(1))
+    checkpoint.save(path, "ant", model, make_theta(model, walk)._replace(value=behind, risk=behind), {})
     good = load_file(path)
     header = {"format": 1, "robot": "ant", "model": {"width": 16, "depth": 2, "ensemble": 1}, "record": {}}
 
@@ -307,6 +308,7 @@ def test_a_checkpoint_with_another_tensor_missing_misshapen_or_not_finite_is_ref
     refused({n: w for n, w in good.items() if n != "value.W0"}, r"value\.W0 has shape None")
     refused(good | {"value.W0": good["value.W0"][1:].clone()}, r"value\.W0 has shape")
     refused(good | {"value.W2": good["value.W2"][:, 0].clone()}, r"value\.W2 has shape")
+    refused(good | {"risk.b1": good["risk.b1"][1:].clone()}, r"risk\.b1 has shape")
     refused(good, "wanted", model={"width": 17, "depth": 2, "ensemble": 1})
     refused(good, "bad model header", model={"width": 16})
     refused(good, "bad model header", model=None)
