@@ -117,7 +117,7 @@ def _controller(robot: Ant, adapter: str, schedule: Schedule, config: EvaluateCo
         if not weights.is_file():
             raise UsageError(
                 f"no specialist for {schedule.text!r} at {weights}; train one with "
-                f"`sealegs learn ant --conditions {schedule.text} --out DIR` and copy its last round there"
+                f"`sealegs learn ant --conditions {schedule.text} --no-gains --controller.adapter frozen --out DIR` and copy its last round there"
             )
     valid = ("frozen", "online-sgd", "grbal", "last-layer", "effectiveness", "effectiveness+last-layer", *REFERENCES)
     if adapter not in valid:

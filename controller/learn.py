@@ -52,6 +52,8 @@ class LearnConfig:
     """plans of the rounds before"""
     risk_from: int = 20
     """round from which the chance of a fall is learned and plans pay for it"""
+    gains: bool = True
+    """explain recordings by motor gains; without, a damage that is always there is learned as the robot itself (a specialist)"""
     symmetry: bool = True
     """see recordings of the healthy robot under all of its symmetries (recordings of damage never: an unseen leg stays unseen)"""
     width: int = 256
@@ -161,7 +163,10 @@ def _fit(robot: Ant, model: MLP, folder: Path, out: Path, config: LearnConfig, r
         old_gains = load_file(out / f"gains-{r - 1:03d}.safetensors")["gains"]
         fields = replace(config.train, seed=config.seed * 1000 + r - 1)
         start = training.resume(out / f"train-{r - 1:03d}.safetensors", fields)._replace(step=0)
-    gains = explain(model, theta, rows, old_gains, everything=r in REVISIT)
+    if config.gains:
+        gains = explain(model, theta, rows, old_gains, everything=r in REVISIT)
+    else:
+        gains = torch.ones(int(rows.episode.max()) + 1, robot.space.n_action)
     sampler = objectives.Sampler.of(rows)
     loss = objectives.regression(model, theta.norm, rows, gains, sampler, config.batch, symmetries)
     fields = replace(config.train, seed=config.seed * 1000 + r)

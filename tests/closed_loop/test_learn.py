@@ -1,8 +1,11 @@
 """What a round of learning gathers: robots that run on from the round before, and rest where they must."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from controller.collect import on_policy
 from controller.config import ControllerConfig, PlannerConfig, make_controller
@@ -78,17 +81,20 @@ def test_the_learning_rate_holds_then_falls_in_a_line():
     assert rate(1.0, TrainConfig(decay_from=1.0)) == 1.0
 
 
-def test_a_value_comes_with_the_round_it_is_learned_from_and_not_before(tmp_path):
+def test_a_value_comes_with_its_round_and_a_specialist_takes_the_damage_for_itself(tmp_path):
     small = PlannerConfig(samples=16, horizon=2, iterations=1)
     config = LearnConfig(
-        conditions=("healthy",), rounds=2, robots=8, steps=6, value_from=1, early=PlannerConfig(samples=17, horizon=3, iterations=1),
+        conditions=("leg:3",), rounds=2, robots=8, steps=6, gains=False, value_from=1, early=PlannerConfig(samples=17, horizon=3, iterations=1),
         width=16, depth=1, batch=16, train=TrainConfig(steps=3), value=ValueConfig(width=8, sweeps=1, steps=2),
         controller=ControllerConfig(planner=small),
     )  # fmt: skip
     ant = Ant()
-    learn(ant, config, tmp_path, lambda _: None)
+    learn(ant, config, tmp_path / "specialist", lambda _: None)
+    learn(ant, replace(config, gains=True), tmp_path, lambda _: None)
     rounds = [checkpoint.load(tmp_path / f"round-{r:03d}.safetensors", ant.name, ant.space).theta for r in range(3)]
     assert [bool(theta.value) for theta in rounds] == [False, True, True]
+    ones, gains = (load_file(out / "gains-002.safetensors")["gains"] for out in (tmp_path / "specialist", tmp_path))
+    assert torch.equal(ones, torch.ones(len(gains), 8)) and not torch.equal(ones, gains)
 
 
 def test_robots_are_not_disturbed_before_there_is_a_value(tmp_path, running):
