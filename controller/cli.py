@@ -7,6 +7,7 @@ import sys
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -158,19 +159,21 @@ def demo(c: Demo) -> None:
 def demo_of_quadrotor(c: DemoQuadrotor) -> None:
     with _bar() as bar:
         summary = demo_quadrotor.run(c, _tracker(bar))
-    table = Table(title=f"{c.robot}, {c.trajectory} {c.speed}, {summary['condition']}, {len(summary['seeds'])} seeds")
+    table = Table(
+        title=f"{c.robot}, {c.trajectory} {c.speed}, {summary['condition']}, {len(summary['seeds'])} seeds: RMSE [mm] (settled after)"
+    )
     stages = summary["controllers"][0]["stages"]
-    parts = [f"mm from step {s['step']}" for s in stages]
-    settled = [f"settles after {s['step']} [s]" for s in stages[1:]]
-    for title in ("controller", *parts, *settled, "largest mm", "crashed", "p50 ms", "p99"):
+    parts = [f"from step {stage['step']}" for stage in stages]
+    for title in ("controller", *parts, "largest", "crashed", "p50 / p99 ms"):
         table.add_column(title, justify="left" if title == "controller" else "right")
     for row in summary["controllers"]:
-        stages = row["stages"]
-        table.add_row(
-            row["adapter"], *(report.number(1e3 * s["rmse_m"], 1) for s in stages),
-            *(report.number(s["settle_s"], 2) for s in stages[1:]), report.number(1e3 * row["max_error_m"], 0), str(row["crashed"]),
-            *(report.number(row[k], 1) for k in ("step_ms_p50", "step_ms_p99")),
-        )  # fmt: skip
+        cells = [
+            f"{1e3 * stage['rmse_m']:.1f}"
+            + (f" ({stage['settle_s']:.2f} s)" if math.isfinite(stage["settle_s"]) else "")
+            for stage in row["stages"]
+        ]
+        times = f"{row['step_ms_p50']:.1f} / {row['step_ms_p99']:.1f}"
+        table.add_row(row["adapter"], *cells, report.number(1e3 * row["max_error_m"], 0), str(row["crashed"]), times)
     console.print(table)
     if "video_skipped" in summary:
         console.print(summary["video_skipped"], soft_wrap=True)

@@ -115,7 +115,7 @@ def summarise(
     edges = [0, *(o for o in schedule.onsets if o < steps), steps + 1]
     stages = []
     for begin, end in itertools.pairwise(edges):
-        start = begin or counted(steps, robot.dt)
+        start = begin or counted(end, robot.dt)
         settled = np.array([score.settle(e, begin, robot.dt, end) for e in f.error])
         known = settled[np.isfinite(settled)]
         stages.append(

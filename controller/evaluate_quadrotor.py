@@ -121,7 +121,7 @@ def groups(config: EvaluateQuadrotorConfig, robot: Quadrotor) -> list[Group]:
     """All that is to be flown. Raises ConditionError, TrajectoryError, UsageError."""
     for name in ("adapters", "conditions", "seeds", "trajectories", "speeds"):
         if not getattr(config, name):
-            raise UsageError(f"nothing to evaluate: --{name} needs a value")
+            raise UsageError(f"nothing to evaluate: --{name} is empty; valid: one value or more")
     at_least(1, steps=config.steps)
     at_least(0, seed=min(config.seed, *config.seeds))
     schedules = [parse(text, robot.vehicle) for text in dict.fromkeys(config.conditions)]
@@ -339,7 +339,7 @@ def draw_paths(ax: Any, asked: np.ndarray, flown: dict[str, np.ndarray], columns
         low, high = asked[:, k].min(), asked[:, k].max()
         margin = 0.3 + 0.1 * (high - low)
         limits(low - margin, high + margin)
-    ax.set_aspect("equal", adjustable="datalim")
+    ax.set_aspect("equal")
     ax.set_xlabel(f"{'xyz'[x]} [m]")
     ax.set_ylabel(f"{'xyz'[y]} [m]")
     ax.grid(alpha=0.3)
@@ -357,5 +357,5 @@ def draw_errors(ax: Any, errors: dict[str, np.ndarray], dt: float) -> None:
     ax.set_yscale("log")
     ax.set_ylim(bottom=0.1)
     ax.set_xlabel("time [s]")
-    ax.set_ylabel("distance from the reference [mm]")
+    ax.set_ylabel("tracking error [mm]")
     ax.grid(alpha=0.3)

@@ -8,12 +8,16 @@ from robots.render import Camera, Line
 from robots.vehicle import ROTOR_X, ROTOR_Y, Vehicle
 
 SMALLEST = 0.12  # [m], a shorter arm than this is drawn this long, or nobody would see the vehicle
-PLACE = (0.0, 0.0, 1.85)  # [m], what the camera looks at
+PLACE = (0.0, 0.0, 2.05)  # [m], what the camera looks at
 ASKED, FLOWN, CABLE = (0.2, 0.75, 0.35, 0.7), (1.0, 0.7, 0.15, 0.9), (0.95, 0.95, 0.95, 1.0)
 
 VIEW = """
 <mujoco model="quadrotor">
-  <visual><headlight ambient="0.45 0.45 0.45" diffuse="0.5 0.5 0.5"/><global offwidth="{width}" offheight="{height}"/></visual>
+  <visual>
+    <quality shadowsize="0" offsamples="2" numslices="16" numstacks="12"/>
+    <headlight ambient="0.45 0.45 0.45" diffuse="0.5 0.5 0.5"/>
+    <global offwidth="{width}" offheight="{height}"/>
+  </visual>
   <asset>
     <texture name="sky" type="skybox" builtin="gradient" rgb1="0.42 0.52 0.62" rgb2="0.12 0.15 0.2" width="64" height="384"/>
     <texture name="floor" type="2d" builtin="checker" rgb1="0.26 0.28 0.31" rgb2="0.33 0.35 0.38" width="256" height="256"/>
@@ -52,7 +56,7 @@ class View:
         model = mujoco.MjModel.from_xml_string(
             VIEW.format(width=width, height=height, body=0.3 * arm, load=0.3 * arm, rotors=rotors, thin=sizes["thin"])
         )
-        self._camera = Camera(model, width, height, PLACE, distance=4.6, azimuth=60.0)
+        self._camera = Camera(model, width, height, PLACE, distance=3.9, azimuth=75.0)
 
     def draw(
         self,
@@ -70,9 +74,9 @@ class View:
         mujoco.mju_mat2Quat(qpos[3:7], rotation.ravel())
         qpos[LOAD] = (0, 0, -5) if load is None else load  # below the ground: out of sight
         qpos[10] = 1
-        lines = [Line(asked, ASKED, 0.008), Line(flown, FLOWN, 0.012)]
+        lines = [Line(asked, ASKED, 2.0), Line(flown, FLOWN, 3.0)]
         if hooked and load is not None:
-            lines.append(Line(np.stack((position, load)), CABLE, 0.008))
+            lines.append(Line(np.stack((position, load)), CABLE, 2.0))
         return self._camera.draw(qpos, lines=lines)
 
     def __enter__(self) -> "View":

@@ -16,7 +16,7 @@ class Line(NamedTuple):
 
     points: np.ndarray  # (n, 3) [m]
     rgba: tuple[float, float, float, float]
-    radius: float  # [m]
+    width: float  # [pixels]
 
 
 class RenderError(RuntimeError):
@@ -66,13 +66,13 @@ class Camera:
 
     def _add(self, line: Line) -> None:
         scene = self._renderer.scene
-        capsule = mujoco.mjtGeom.mjGEOM_CAPSULE
+        kind = mujoco.mjtGeom.mjGEOM_LINE  # without a solid's cost, which without a GPU is the picture's
         for a, b in itertools.pairwise(np.asarray(line.points, float)):
             if scene.ngeom == scene.maxgeom:
                 return
             geom = scene.geoms[scene.ngeom]
-            mujoco.mjv_initGeom(geom, capsule, np.zeros(3), np.zeros(3), np.zeros(9), np.array(line.rgba, np.float32))
-            mujoco.mjv_connector(geom, capsule, line.radius, a, b)
+            mujoco.mjv_initGeom(geom, kind, np.zeros(3), np.zeros(3), np.zeros(9), np.array(line.rgba, np.float32))
+            mujoco.mjv_connector(geom, kind, line.width, a, b)
             scene.ngeom += 1
 
     def __enter__(self) -> "Camera":
