@@ -272,11 +272,12 @@ def markdown(rows: Sequence[dict[str, Any]], seed: int = 0) -> str:
         "error before -> after | step p50 / p99 [ms] | seeds |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    cells = by(rows, "trajectory", "speed", "condition", "adapter")
+    by_cell = by(rows, "trajectory", "speed", "condition").items()
+    cells = {(*cell, a): group for cell, inside in by_cell for (a,), group in by(inside, "adapter").items()}
     pooled: dict[Key, list[dict[str, Any]]] = {
         ("all", None, "all", a): group for (a,), group in by(rows, "adapter").items()
     }
-    # One cell alone would only be said twice.
+    # A single cell would only be said twice.
     for table in (cells, pooled if len(cells) > len(pooled) else {}):
         lines += [_line(key, group, table.get((*key[:3], AGAINST)), seed) for key, group in table.items()]
     return "\n".join(lines) + "\n"

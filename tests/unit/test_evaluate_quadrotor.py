@@ -93,6 +93,7 @@ def test_the_table_has_a_line_for_each_cell_and_one_over_all():
     lines = markdown(rows).splitlines()
     assert len(lines) == 2 + 4 + 2
     assert len({line.count("|") for line in lines}) == 1
+    assert [line.split(" | ")[2:4] for line in lines[2:4]] == [["none", "nmpc"], ["none", "pid"]]
     (pooled,) = [line for line in lines if line.startswith("| all | - | all | pid")]
     assert "10.0 [10.0, 10.0] | 0.50 [0.50, 0.50] | 20 | - | 0 of 4 |" in pooled
 
