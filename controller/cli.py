@@ -7,8 +7,9 @@ import sys
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +21,7 @@ from rich.table import Table
 
 from controller import collect as collecting
 from controller import demo as demonstration
+from controller import demo_quadrotor, evaluate_quadrotor, report
 from controller import learn as learning
 from controller.config import ControllerConfig, RobotName, UsageError, at_least, make_controller
 from controller.evaluate import EvaluateConfig, evaluate, groups
@@ -29,10 +31,20 @@ from dynamics.data import DataError, shards
 from dynamics.train import ResumeError
 from robots.ant import Ant
 from robots.condition import ConditionError, parse
+from robots.trajectory import TrajectoryError
+from robots.vehicle import VehicleError
 
 ROBOTS = {"ant": Ant}
 Robot = Annotated[RobotName, tyro.conf.Positional]
-USER_ERRORS = (UsageError, ConditionError, CheckpointError, DataError, ResumeError, FloatingPointError)
+# Where several robots have the command; the name chooses the dataclass before anything is parsed (see `chosen`).
+AnyRobot = Annotated[
+    Literal["ant", "quadrotor"],
+    tyro.conf.Positional,
+    tyro.conf.arg(help="comes first; each robot has options of its own, e.g. `sealegs demo quadrotor --help`"),
+]
+USER_ERRORS = (
+    UsageError, ConditionError, TrajectoryError, VehicleError, CheckpointError, DataError, ResumeError, FloatingPointError,
+)  # fmt: skip
 console = Console()
 
 
@@ -40,14 +52,28 @@ console = Console()
 class Demo(demonstration.DemoConfig):
     """Watch a robot lose a leg and walk on: the adapting controller beside the frozen one."""
 
-    robot: Robot = "ant"
+    robot: AnyRobot = "ant"
+
+
+@dataclass(frozen=True)
+class DemoQuadrotor(demo_quadrotor.DemoQuadrotorConfig):
+    """Watch a quadrotor pick up an unknown load in mid-air and drop it: two controllers side by side."""
+
+    robot: AnyRobot = "quadrotor"
 
 
 @dataclass(frozen=True)
 class Evaluate(EvaluateConfig):
     """Conditions x controllers -> table.md, table.csv, table.json, table.png."""
 
-    robot: Robot = "ant"
+    robot: AnyRobot = "ant"
+
+
+@dataclass(frozen=True)
+class EvaluateQuadrotor(evaluate_quadrotor.EvaluateQuadrotorConfig):
+    """Trajectories x conditions x controllers -> table.md, table.csv, table.json, and a plot for each trajectory."""
+
+    robot: AnyRobot = "quadrotor"
 
 
 @dataclass(frozen=True)
@@ -131,6 +157,47 @@ def demo(c: Demo) -> None:
     console.print(f"written: {c.out}", soft_wrap=True)
 
 
+def demo_of_quadrotor(c: DemoQuadrotor) -> None:
+    with _bar() as bar:
+        summary = demo_quadrotor.run(c, _tracker(bar))
+    table = Table(
+        title=f"{c.robot}, {c.trajectory} {c.speed}, {summary['condition']}, {len(summary['seeds'])} seeds: RMSE [mm] (settled after)"
+    )
+    stages = summary["controllers"][0]["stages"]
+    parts = [f"from step {stage['step']}" for stage in stages]
+    for title in ("controller", *parts, "largest", "crashed", "p50 / p99 ms"):
+        table.add_column(title, justify="left" if title == "controller" else "right")
+    for row in summary["controllers"]:
+        cells = [
+            f"{1e3 * stage['rmse_m']:.1f}"
+            + (f" ({stage['settle_s']:.2f} s)" if math.isfinite(stage["settle_s"]) else "")
+            for stage in row["stages"]
+        ]
+        times = f"{row['step_ms_p50']:.1f} / {row['step_ms_p99']:.1f}"
+        table.add_row(row["adapter"], *cells, report.number(1e3 * row["max_error_m"], 0), str(row["crashed"]), times)
+    console.print(table)
+    if "video_skipped" in summary:
+        console.print(summary["video_skipped"], soft_wrap=True)
+    console.print(f"written: {c.out}", soft_wrap=True)
+
+
+def evaluate_of_quadrotor(c: EvaluateQuadrotor) -> None:
+    with _bar() as bar:
+        rows = evaluate_quadrotor.evaluate(c, _tracker(bar))
+    adapters = list(dict.fromkeys(r["adapter"] for r in rows))
+    table = Table(title=f"{c.robot}, {c.engine}, {c.target} on the trajectory: mean RMSE [mm]")
+    columns = ("trajectory", "speed", "condition")
+    for title in (*columns, *adapters):
+        table.add_column(title, justify="left" if title in columns else "right")
+    for key, cell in evaluate_quadrotor.by(rows, *columns).items():
+        of = evaluate_quadrotor.by(cell, "adapter")
+        table.add_row(
+            *(x or "-" for x in key), *(report.number(1e3 * report.mean(of[a,], "rmse_m"), 1) for a in adapters)
+        )
+    console.print(table)
+    console.print(f"written: {c.out}", soft_wrap=True)
+
+
 def run_evaluate(c: Evaluate) -> None:
     with _bar() as bar:
         rows = evaluate(ROBOTS[c.robot](), c, _tracker(bar))
@@ -195,24 +262,71 @@ def bench(c: Bench) -> None:
     timing.run(c.out, c.seed, c.weights)
 
 
-COMMANDS: dict[str, tuple[Any, Callable[[Any], None]]] = {
-    "demo": (Demo, demo),
-    "collect": (Collect, collect),
-    "learn": (Learn, learn),
-    "train": (Train, train),
-    "evaluate": (Evaluate, run_evaluate),
-    "bench": (Bench, bench),
+Command = tuple[Any, Callable[[Any], None]]  # a config dataclass, what runs it
+# By name, then by robot; the first robot is the default.
+COMMANDS: dict[str, dict[str, Command]] = {
+    "demo": {"ant": (Demo, demo), "quadrotor": (DemoQuadrotor, demo_of_quadrotor)},
+    "collect": {"ant": (Collect, collect)},
+    "learn": {"ant": (Learn, learn)},
+    "train": {"ant": (Train, train)},
+    "evaluate": {"ant": (Evaluate, run_evaluate), "quadrotor": (EvaluateQuadrotor, evaluate_of_quadrotor)},
+    "bench": {"": (Bench, bench)},
 }
+
+
+def chosen(argv: Sequence[str]) -> dict[str, Command]:
+    """Of every command the one for the robot that the command line names, right after the command, or else the first.
+
+    Raises UsageError on an option that only another robot has.
+    """
+    commands = {name: next(iter(robots.values())) for name, robots in COMMANDS.items()}
+    name, *rest = argv or [""]
+    robots = COMMANDS.get(name, {})
+    named = rest and rest[0] in robots
+    robot = rest[0] if named else next(iter(robots), "")
+    if named:
+        commands[name] = robots[robot]
+    own = set(_options(robots[robot][0])) if robots else set()
+    for given in rest:
+        option = given.partition("=")[0].replace("_", "-")
+        others = [r for r, (kind, _) in robots.items() if option in _options(kind)]
+        if option not in own and others:
+            raise UsageError(
+                f"{option} is an option of {' and '.join(others)}, not of {robot}; valid: `sealegs {name} {others[0]} {option} ...`, or "
+                f"what `sealegs {name} {robot} --help` lists"
+            )
+    return commands
+
+
+def _options(kind: Any, prefix: str = "--") -> Iterator[str]:
+    """As tyro names them."""
+    for f in fields(kind):
+        name = prefix + f.name.replace("_", "-")
+        if is_dataclass(f.type):
+            yield from _options(f.type, f"{name}.")
+        elif f.name != "robot":
+            yield name
+            if f.type is bool:
+                yield f"{prefix}no-{f.name.replace('_', '-')}"
 
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point. Exit codes: 0 done, 2 the user's error, 130 interrupted."""
-    config = tyro.extras.subcommand_cli_from_dict(
-        {name: kind for name, (kind, _) in COMMANDS.items()}, prog="sealegs", args=argv
-    )
-    torch.set_num_threads(1)
-    run = next(f for kind, f in COMMANDS.values() if type(config) is kind)
+    argv = sys.argv[1:] if argv is None else argv
     try:
+        commands = chosen(argv)
+        config = tyro.extras.subcommand_cli_from_dict(
+            {name: kind for name, (kind, _) in commands.items()},
+            prog="sealegs",
+            args=argv,
+            description="The robot comes after the command: ant (where none is named) or quadrotor, which has demo and evaluate.",
+        )
+        torch.set_num_threads(1)
+        run = next(f for kind, f in commands.values() if type(config) is kind)
+        if argv[0] in COMMANDS and len(robots := COMMANDS[argv[0]]) > 1 and robots[config.robot][0] is not type(config):
+            raise UsageError(
+                f"robot {config.robot!r} comes after options; valid: `sealegs {argv[0]} {config.robot} ...`, the robot first"
+            )
         run(config)
     except USER_ERRORS as e:
         print(f"sealegs: {e}", file=sys.stderr)

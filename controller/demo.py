@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from controller import score
+from controller import report, score
 from controller.config import ControllerConfig, at_least, make_controller
 from controller.evaluate import _step_times
 from controller.run import Record, episodes
@@ -71,16 +71,8 @@ def run(robot: Ant, config: DemoConfig, say: Any) -> dict[str, Any]:
             summary["video"] = "demo.mp4"
         except NoOpenGL as e:
             summary["video_skipped"] = str(e)
-    (config.out / "summary.json").write_text(json.dumps(_plain(summary), indent=1))
+    report.write_json(config.out / "summary.json", summary)
     return summary
-
-
-def _plain(x: Any) -> Any:
-    if isinstance(x, dict):
-        return {k: _plain(v) for k, v in x.items()}
-    if isinstance(x, list | tuple):
-        return [_plain(v) for v in x]
-    return None if isinstance(x, float) and not np.isfinite(x) else x
 
 
 def summarise(robot: Ant, name: str, schedule: Schedule, r: Record, times: tuple[float, float]) -> dict[str, Any]:
@@ -131,15 +123,7 @@ def plot(path: Path, robot: Ant, names: Sequence[str], records: Sequence[Record]
         time_s, adapting.adapt_ms, color="C4", lw=0.8, label=f"adapt, {adapting.a.shape[0]} robots in one batch"
     )
     for ax in axes:
-        for onset, condition in zip(schedule.onsets, schedule.text.split("+"), strict=False):
-            ax.axvline(onset * robot.dt, color="k", ls="--", lw=1)
-            ax.annotate(
-                condition,
-                (onset * robot.dt, 1),
-                xycoords=("data", "axes fraction"),
-                xytext=(4, -12),
-                textcoords="offset points",
-            )
+        report.mark(ax, schedule, robot.dt)
         ax.legend(loc="upper left", fontsize=8)
         ax.grid(alpha=0.3)
     axes[0].set_ylabel("forward speed [m/s], 0.5 s mean")

@@ -4,7 +4,6 @@ All episodes of a controller run as one batch; every robot has its own random st
 are measured apart: the first seed's recorded states of each condition, replayed through a controller of one robot.
 """
 
-import csv
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from controller import oracle, score
+from controller import oracle, report, score
 from controller.config import (
     WEIGHTS,
     ControllerConfig,
@@ -102,8 +101,8 @@ def evaluate(robot: Ant, config: EvaluateConfig, progress: Progress) -> list[dic
                 firsts = {s.text: record.s[i * len(config.seeds)] for i, s in enumerate(group)}
                 timing = {text: _step_times(controller, states, config.seeds[0]) for text, states in firsts.items()}
             rows += [_row(robot, adapter, s, seed, record, i, timing[s.text]) for i, (s, seed) in enumerate(pairs)]
-            _write_json(config.out / "table.json", rows)
-    _write_csv(config.out / "table.csv", rows)
+            report.write_json(config.out / "table.json", rows)
+    report.write_csv(config.out / "table.csv", COLUMNS, rows)
     (config.out / "table.md").write_text(markdown(rows, config.seed))
     plot(config.out / "table.png", rows)
     return rows
@@ -133,8 +132,7 @@ def _step_times(controller: Controller, states: np.ndarray, seed: int) -> tuple[
         begun = time.perf_counter()
         _, memory, _ = controller.step(memory, s[None])
         times.append(1e3 * (time.perf_counter() - begun))
-    kept = times[1:] or times
-    return float(np.quantile(kept, 0.5)), float(np.quantile(kept, 0.99))
+    return report.spread(times)
 
 
 def _row(
@@ -146,28 +144,9 @@ def _row(
         robot.name, adapter, schedule.text, seed, len(speed), float(speed.sum()), float(speed.mean() * 500),
         int(score.falls(robot.upright(record.s[i : i + 1]))[0]),
         None if onset is None else score.recovery(speed, onset, robot.dt),
-        _rms(record.error_before[i, onset or 0 :]), _rms(record.error_after[i, onset or 0 :]), *timing,
+        report.rms(record.error_before[i, onset or 0 :]), report.rms(record.error_after[i, onset or 0 :]), *timing,
     )  # fmt: skip
     return dict(zip(COLUMNS, values, strict=True))
-
-
-def _rms(x: np.ndarray) -> float:
-    known = x[np.isfinite(x)]
-    return float(np.sqrt(np.mean(known**2))) if len(known) else float("nan")
-
-
-def _write_json(path: Path, rows: list[dict[str, Any]]) -> None:
-    plain = [{k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in row.items()} for row in rows]
-    temporary = path.with_suffix(".partial")
-    temporary.write_text(json.dumps(plain, indent=1))
-    temporary.replace(path)
-
-
-def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    with open(path, "w", newline="") as f:
-        writer = csv.DictWriter(f, list(COLUMNS))
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def groups(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
@@ -180,10 +159,6 @@ def groups(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[dict[st
 
 def markdown(rows: Sequence[dict[str, Any]], seed: int = 0) -> str:
     """Means with 95% bootstrap intervals; the ratio to frozen over paired seeds."""
-
-    def mean(group: list[dict[str, Any]], key: str) -> float:
-        values = [r[key] for r in group if r[key] is not None and np.isfinite(r[key])]
-        return float(np.mean(values)) if values else float("nan")
 
     lines = [
         "| condition | controller | return per 500 steps [95%] | x frozen [95%] | falls per 500 | recover [s] | "
@@ -204,17 +179,16 @@ def markdown(rows: Sequence[dict[str, Any]], seed: int = 0) -> str:
                 )
                 against = f"{r[0]:.2f} [{r[1]:.2f}, {r[2]:.2f}]"
         falls = float(np.mean([r["falls"] * 500 / r["steps"] for r in group]))
+        keys = ("recover_s", "error_before", "error_after", "step_ms_p50", "step_ms_p99")
+        recover, before, after, p50, p99 = (
+            report.number(report.mean(group, k), d) for k, d in zip(keys, (2, 3, 3, 1, 1), strict=True)
+        )
         cells = (
-            condition, adapter, f"{value.mean():.0f} [{low:.0f}, {high:.0f}]", against, f"{falls:.2f}", _number(mean(group, "recover_s"), 2),
-            f"{_number(mean(group, 'error_before'), 3)} -> {_number(mean(group, 'error_after'), 3)}",
-            f"{_number(mean(group, 'step_ms_p50'), 1)} / {_number(mean(group, 'step_ms_p99'), 1)}", str(len(group)),
+            condition, adapter, f"{value.mean():.0f} [{low:.0f}, {high:.0f}]", against, f"{falls:.2f}", recover,
+            f"{before} -> {after}", f"{p50} / {p99}", str(len(group)),
         )  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
-
-
-def _number(x: float, digits: int) -> str:
-    return f"{x:.{digits}f}" if np.isfinite(x) else "-"
 
 
 def plot(path: Path, rows: Sequence[dict[str, Any]]) -> None:

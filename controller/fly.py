@@ -1,12 +1,13 @@
 """Episodes of quadrotors on a reference trajectory under one controller."""
 
 import time
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from controller.baselines.baseline import Baseline
+from robots.bodies import LOAD
 from robots.quadrotor import Quadrotor
 from robots.quadrotor_condition import Condition
 from robots.schedule import Schedule
@@ -22,6 +23,11 @@ class Flight(NamedTuple):
     commands: np.ndarray  # (b, t, 4) [N], [rad/s]
     crashed: np.ndarray  # (b,) bool
     step_ms: np.ndarray  # (t,) of the controller, for the whole batch
+    load: np.ndarray  # (b, t + 1, 3) of the payload, hooked on or not [m]
+    # What a learned controller says of itself; NaN of one that does not.
+    error_before: np.ndarray  # (b, t) one-step prediction error of theta, normalised
+    error_after: np.ndarray  # (b, t) and of phi
+    adapt_ms: np.ndarray  # (t,) for the whole batch
 
     @property
     def error(self) -> np.ndarray:
@@ -41,9 +47,11 @@ def fly(
     seeds: Sequence[int],
     steps: int,
     target: str = "vehicle",
+    progress: Callable[[int], None] | None = None,
 ) -> Flight:
     """One episode for each (trajectory, schedule, seed), which start where the trajectory does; where the payload tracks, a cable's length
-    above. A vehicle that crashes lies where it is; nothing terminates."""
+    above. A vehicle that crashes lies where it is; nothing terminates. Of a controller whose memory carries `diagnostics`, a tuple with
+    error_before (b,), error_after (b,) and adapt_ms, these are recorded."""
     b, dt = len(seeds), robot.dt
     starts = np.array([path.at(np.zeros(1)).p[0] for path in trajectories])
     conditions = [schedule.at(0) for schedule in schedules]
@@ -55,6 +63,7 @@ def fly(
     whole = Reference(*(np.stack(x) for x in zip(*(path.at(t) for path in trajectories), strict=True)))
     memory = controller.init(b)
     states, commands, positions, step_ms = [s], [], [_tracked(robot, s, target)], []
+    loads, told = [_load(robot)], []
     for i in range(steps):
         robot.conditions = [schedule.at(i) for schedule in schedules]
         window = Reference(*(x[:, i : i + 1 + controller.preview] for x in whole))
@@ -65,10 +74,24 @@ def fly(
         states.append(s)
         commands.append(command)
         positions.append(_tracked(robot, s, target))
+        loads.append(_load(robot))
+        told.append(getattr(memory, "diagnostics", None))
+        if progress is not None:
+            progress(i + 1)
     return Flight(
         np.stack(positions, 1), whole.p[:, : steps + 1], np.stack(states, 1), np.stack(commands, 1), robot.crashed.copy(),
-        np.array(step_ms),
+        np.array(step_ms), np.stack(loads, 1), _told(told, "error_before", b), _told(told, "error_after", b),
+        np.array([getattr(d, "adapt_ms", np.nan) for d in told]),
     )  # fmt: skip
+
+
+def _load(robot: Quadrotor) -> np.ndarray:
+    return robot.bodies.qpos[:, LOAD].copy()
+
+
+def _told(diagnostics: list[Any], name: str, b: int) -> np.ndarray:
+    """-> (b, t)"""
+    return np.stack([np.broadcast_to(getattr(d, name, np.nan), (b,)) for d in diagnostics], 1)
 
 
 def _tracked(robot: Quadrotor, s: np.ndarray, target: str) -> np.ndarray:

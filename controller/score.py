@@ -31,6 +31,22 @@ def recovery(speed: np.ndarray, onset: int, dt: float) -> float:
     return float(reached[0] if len(reached) else len(after)) * dt
 
 
+def settle(error: np.ndarray, onset: int, dt: float, end: int | None = None) -> float:
+    """(t,) tracking error at every step -> seconds from the onset until the error is within 1.5 x the steady error, and stays there for the
+    second that follows. The steady error is the RMS over the last half of what follows the onset, up to `end` (the next onset) or the end of
+    the episode. Staying is asked for one second, not for ever, because the steady error of a periodic path has peaks of twice its RMS.
+
+    The time that was left where it never happens; NaN where fewer than 2 s follow or an error is not finite (no payload that could be
+    off)."""
+    after, hold = error[onset:end], round(1 / dt)
+    if len(after) < 2 * hold or not np.isfinite(after).all():
+        return float("nan")
+    inside = after <= 1.5 * np.sqrt(np.mean(after[len(after) // 2 :] ** 2))
+    stays = np.convolve(inside, np.ones(hold), mode="valid") > hold - 0.5
+    reached = stays.nonzero()[0]
+    return float(reached[0] if len(reached) else len(after)) * dt
+
+
 def interval(values: np.ndarray, seed: int = 0, draws: int = 4000) -> tuple[float, float]:
     """95% bootstrap interval of the mean of (n,)."""
     rng = np.random.default_rng(seed)
