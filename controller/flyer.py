@@ -1,10 +1,10 @@
 """The quadrotor's learning controller: adapt -> plan -> guard, every control period.
 
-    recent transitions          -> phi, z           dynamics.adapt, on the rows of dynamics.residual
-    z                           -> the load's mass in the symbolic slung-load model, exact derivatives included
-    phi, z along the last plan  -> e and de/d(s, a) at every knot, once a tick in torch, to first order beside it
-    both                        -> a plan           controller.baselines.nmpc, planners.nmpc
-    its first action, if good   -> the vehicle      controller.guard
+recent transitions          -> phi, z           dynamics.adapt, on the rows of dynamics.residual
+z                           -> the load's mass in the symbolic slung-load model, exact derivatives included
+phi, z along the last plan  -> e and de/d(s, a) at every knot, once a tick in torch, to first order beside it
+both                        -> a plan           controller.baselines.nmpc, planners.nmpc
+its first action, if good   -> the vehicle      controller.guard
 """
 
 import time
@@ -93,7 +93,7 @@ class Flyer:
     def step(self, state: np.ndarray, reference: Reference, memory: Memory) -> tuple[np.ndarray, Memory]:
         """memory.diagnostics: of this step. A row of `state` that is not finite is not learned from, and the guard holds."""
         start = time.perf_counter()
-        usable = (np.abs(state) < HUGE).all(1)
+        usable = np.asarray((np.abs(state) < HUGE).all(1))
         s = np.where(usable[:, None], state, np.nan_to_num(memory.last_s))
         recent, fresh = self._remember(memory, s, usable)
         before, after = (self._error(phi, recent, fresh) for phi in (as_phi(self.theta), memory.phi))
@@ -146,8 +146,8 @@ class Flyer:
     def _lacking(self, phi: Phi, z: Tensor) -> LeastSquares:
         def e(s: Tensor, a: Tensor) -> Tensor:
             m, b, n, _ = s.shape
-            rows = [x.movedim(1, 0).reshape(b, m * n, -1).float() for x in (s, a)]
-            out = self.model.lacking(phi, *rows, z[:, None].expand(-1, m * n, -1))
+            s, a = (x.movedim(1, 0).reshape(b, m * n, -1).float() for x in (s, a))
+            out = self.model.lacking(phi, s, a, z[:, None].expand(-1, m * n, -1))
             return out.view(b, m, n, N_OUT).movedim(1, 0).double()
 
         space = self.tracker.model.space

@@ -111,7 +111,9 @@ class Residual:
         force = torch.cat((-w_drag[:2] * v[..., :2], thrust / m - w_drag[2] * v[..., 2:]), -1)
         length2 = r.square().sum(-1, keepdim=True)
         there = length2 > PRESENT**2
-        inverse = torch.where(there, 1 / torch.where(there, length2, torch.ones_like(length2)), torch.zeros_like(length2))
+        inverse = torch.where(
+            there, 1 / torch.where(there, length2, torch.ones_like(length2)), torch.zeros_like(length2)
+        )
         c = (rd.square().sum(-1, keepdim=True) - (r * force).sum(-1, keepdim=True)) * inverse * r
         x = torch.cat((u, v, w, thrust / m, r * inverse.sqrt(), rd, c), -1)
         return torch.cat((x, z[..., : self.mlp.space.n_feature - N_SEEN]), -1)
@@ -161,5 +163,3 @@ class Residual:
 
 
 SLACK = 1e-3  # [m] in one control period: a taut cable keeps its length to a hundredth of that
-
-

@@ -3,8 +3,8 @@ Suspended Payloads, with the run-time inference in closed form).
 
     y = g(x, a, z) + noise,     g = net(x, a, z) + (share(z_0) - share(0)) pull,     noise ~ N(0, c sigma^2)
 
-Weights stay frozen; maximising the ELBO over q(z), given all transitions so far, is for a Gaussian noise and a g that is linear in z the Kalman filter
-(here an extended one: g is linearised at mu, exact in z_0), so that a tick costs one transition, however long the flight. The
+Weights stay frozen; maximising the ELBO over q(z), given all transitions so far, is for a Gaussian noise and a g that is linear in z the
+Kalman filter (here an extended one: g is linearised at mu, exact in z_0), so that a tick costs one transition, however long the flight. The
 coordinates beside the load's may drift (an Ornstein-Uhlenbeck process with the prior as its stationary law), the load's may not: it changes at once,
 when one is hooked on or dropped, which a cumulative sum over the normalised innovations notices (CUSUM: Page 1954, Continuous Inspection Schemes):
 
@@ -36,7 +36,7 @@ def explain(model: MLP, theta: Theta, t: Transitions, z: Tensor) -> tuple[Tensor
     """What z (b, n) leaves of each row (b, k, .), and dg/dz: -> (b, k, 6), (b, k, n, 6) [m/s^2]. The ensemble's mean."""
     space = model.space
     assert isinstance(space, Rows)
-    s = torch.cat((t.s[..., :-9 - space.n_z], z[:, None].expand(-1, t.s.shape[1], -1), t.s[..., -9:]), -1)
+    s = torch.cat((t.s[..., : -9 - space.n_z], z[:, None].expand(-1, t.s.shape[1], -1), t.s[..., -9:]), -1)
     h = model.inputs(theta, s, t.a)[:, None]
     x, tangent = h, None
     columns = slice(space.n_feature - space.n_z, space.n_feature)
@@ -77,7 +77,8 @@ class Variational:
         return space.n_z
 
     def meta(self, theta: Theta) -> Params:
-        """Fresh meta parameters: log sigma of every output [m/s^2], inflation c of the noise's variance, what a coordinate keeps from tick to tick."""
+        """Fresh meta parameters: log sigma of every output [m/s^2], inflation c of the noise's variance, what a coordinate keeps from
+        tick to tick."""
         keep = torch.full((self.n_z,), 0.99)
         keep[0] = 1.0
         return {
