@@ -21,6 +21,7 @@ from rich.table import Table
 from controller import collect as collecting
 from controller import demo as demonstration
 from controller import learn as learning
+from controller import learn_quadrotor
 from controller.config import ControllerConfig, RobotName, UsageError, at_least, make_controller
 from controller.evaluate import EvaluateConfig, evaluate, groups
 from controller.fitting import FitConfig, fit_adapter
@@ -29,10 +30,11 @@ from dynamics.data import DataError
 from dynamics.train import ResumeError
 from robots.ant import Ant
 from robots.condition import ConditionError, parse
+from robots.vehicle import VehicleError
 
 ROBOTS = {"ant": Ant}
 Robot = Annotated[RobotName, tyro.conf.Positional]
-USER_ERRORS = (UsageError, ConditionError, CheckpointError, DataError, ResumeError, FloatingPointError)
+USER_ERRORS = (UsageError, ConditionError, CheckpointError, DataError, ResumeError, VehicleError, FloatingPointError)
 console = Console()
 
 
@@ -56,6 +58,13 @@ class Learn(learning.LearnConfig):
 
     robot: Robot = "ant"
     out: Path = Path("runs/learn")
+
+
+@dataclass(frozen=True)
+class LearnQuadrotor(learn_quadrotor.LearnConfig):
+    """From nothing to the quadrotor's weights: flights with random loads, then training. Run it again to go on where it was cut off."""
+
+    out: Path = Path("runs/learn-quadrotor")
 
 
 @dataclass(frozen=True)
@@ -155,6 +164,12 @@ def learn(c: Learn) -> None:
     console.print(f"written: {path}", soft_wrap=True)
 
 
+def run_learn_quadrotor(c: LearnQuadrotor) -> None:
+    config = learn_quadrotor.LearnConfig(**{k: getattr(c, k) for k in learn_quadrotor.LearnConfig.__dataclass_fields__})
+    for path in learn_quadrotor.learn(config, c.out, lambda line: console.print(line, soft_wrap=True, markup=False)):
+        console.print(f"written: {path}", soft_wrap=True)
+
+
 def train(c: Train) -> None:
     with _bar() as bar:
         path, record = fit_adapter(ROBOTS[c.robot](), c, _tracker(bar))
@@ -203,13 +218,20 @@ COMMANDS: dict[str, tuple[Any, Callable[[Any], None]]] = {
 }
 
 
+OTHERS = {name: command for name, command in COMMANDS.items() if name != "learn"}
+
+
 def main(argv: list[str] | None = None) -> None:
     """Entry point. Exit codes: 0 done, 2 the user's error, 130 interrupted."""
+    argv = sys.argv[1:] if argv is None else argv
+    commands = COMMANDS
+    if argv[:2] == ["learn", "quadrotor"]:  # its settings are none of the ant's
+        argv, commands = ["learn", *argv[2:]], {"learn": (LearnQuadrotor, run_learn_quadrotor), **OTHERS}
     config = tyro.extras.subcommand_cli_from_dict(
-        {name: kind for name, (kind, _) in COMMANDS.items()}, prog="sealegs", args=argv
+        {name: kind for name, (kind, _) in commands.items()}, prog="sealegs", args=argv
     )
     torch.set_num_threads(1)
-    run = next(f for kind, f in COMMANDS.values() if type(config) is kind)
+    run = next(f for kind, f in commands.values() if type(config) is kind)
     try:
         run(config)
     except USER_ERRORS as e:

@@ -5,6 +5,9 @@ z                           -> the load's mass in the symbolic slung-load model,
 phi, z along the last plan  -> e and de/d(s, a) at every knot, once a tick in torch, to first order beside it
 both                        -> a plan           controller.baselines.nmpc, planners.nmpc
 its first action, if good   -> the vehicle      controller.guard
+
+Where the load is not seen, a filter says where it swings (dynamics.swing), and the rest sees that. The filter's belief about the load's
+share, and about an acceleration that no load explains, then stands for the variational latent.
 """
 
 import time
@@ -16,17 +19,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from controller.baselines.baseline import Baseline, Target
+from controller.baselines.baseline import Baseline, Target, rotation, turn
 from controller.baselines.nmpc import Tracker
 from controller.config import UsageError, weights_of
 from controller.guard import Guard, GuardMemory
-from dynamics import checkpoint
+from dynamics import checkpoint, swing
 from dynamics.adapt.frozen import Frozen
 from dynamics.adapt.gradient import GrBAL
 from dynamics.adapt.last_layer import LastLayer
 from dynamics.adapt.variational import Belief, Variational
 from dynamics.mlp import MLP
-from dynamics.residual import N_OUT, Residual, Rows
+from dynamics.residual import N_OUT, Residual, Rows, share
+from dynamics.swing import Swing
 from dynamics.types import Adapter, Phi, Theta, Transitions, as_phi
 from planners import nmpc
 from planners.linearise import LeastSquares, from_residual
@@ -58,7 +62,9 @@ class Memory(NamedTuple):
     phi: Phi  # in force when the last action was planned
     planner: nmpc.Memory
     guard: GuardMemory
-    last_s: np.ndarray  # (b, s), NaN before the first step
+    swing: swing.Memory | None  # where the load is not seen
+    seen_s: np.ndarray  # (b, s) the last state as it came, NaN before the first step
+    last_s: np.ndarray  # (b, 22) the last state, with the load as believed
     diagnostics: Diagnostics
 
 
@@ -71,6 +77,7 @@ class Flyer:
     adapter: Adapter
     tracker: Tracker
     guard: Guard
+    unseen: Swing | None = None
     k: int = 32
 
     @property
@@ -86,6 +93,7 @@ class Flyer:
         nan, zero = np.full(b, np.nan), np.zeros(b)
         return Memory(
             recent, self.adapter.init(self.theta, b), as_phi(self.theta), self.tracker.init(b), self.guard.init(b, h),
+            None if self.unseen is None else self.unseen.init(b), np.full((b, 22 if self.unseen is None else 16), np.nan),
             np.full((b, 22), np.nan), Diagnostics(nan, nan, zero, zero, zero, 0.0, 0.0),
         )  # fmt: skip
 
@@ -94,10 +102,14 @@ class Flyer:
         """memory.diagnostics: of this step. A row of `state` that is not finite is not learned from, and the guard holds."""
         start = time.perf_counter()
         usable = np.asarray((np.abs(state) < HUGE).all(1))
-        s = np.where(usable[:, None], state, np.nan_to_num(memory.last_s))
+        raw = np.where(usable[:, None], state, np.nan_to_num(memory.seen_s))
+        believed, s = self._sense(memory, raw, usable)
         recent, fresh = self._remember(memory, s, usable)
         before, after = (self._error(phi, recent, fresh) for phi in (as_phi(self.theta), memory.phi))
         phi, carry = self.adapter.adapt(self.theta, memory.carry, recent._replace(mask=recent.mask & fresh[:, None]))
+        if believed is not None and isinstance(self.adapter, Variational):
+            load = torch.as_tensor(believed.mean[:, 6:7], dtype=torch.float32)
+            phi = phi._replace(z=torch.cat((load, torch.zeros(len(s), N_Z - 1)), 1))
         z = self._latent(phi, len(s))
         if not z.isfinite().all():
             phi, carry = as_phi(self.theta), self.adapter.init(self.theta, len(s))
@@ -106,7 +118,10 @@ class Flyer:
 
         there = np.abs(s[:, 16:19]).sum(1) > 0
         mass = self.model.mass(z)[:, 0].double().numpy() * there
-        plan, planner = self.tracker.plan(s, reference, memory.planner, mass, lacking=self._lacking(phi, z))
+        push, lacking = self._push(phi, z, s, memory.guard.action), self._lacking(phi, z)
+        if believed is not None and isinstance(self.adapter, Variational):
+            push, lacking = believed.mean[:, 7:], None
+        plan, planner = self.tracker.plan(s, reference, memory.planner, mass, push, lacking)
         each = plan.actions.repeat_interleave(self.tracker.stride, 1)
         good = plan.valid & torch.as_tensor(usable)
         action, guard, event = self.guard.step(memory.guard, each, good)
@@ -114,11 +129,25 @@ class Flyer:
         planned = time.perf_counter()
 
         restarts = carry.restarts.numpy() if isinstance(carry, Belief) else np.zeros(len(s))
+        restarts = restarts if believed is None else believed.restarts
         diagnostics = Diagnostics(
             before, after, mass, restarts, event.numpy(), 1e3 * (adapted - start), 1e3 * (planned - adapted)
         )
-        last_s = np.where(usable[:, None], s, np.nan)
-        return command, Memory(recent, carry, phi, planner, guard, last_s, diagnostics)
+        raw, s = (np.where(usable[:, None], x, np.nan) for x in (raw, s))
+        return command, Memory(recent, carry, phi, planner, guard, believed, raw, s, diagnostics)
+
+    def _sense(self, memory: Memory, raw: np.ndarray, usable: np.ndarray) -> tuple[swing.Memory | None, np.ndarray]:
+        """-> the filter's belief, and the state with the load where it is seen or believed (b, 22)."""
+        if self.unseen is None or memory.swing is None:
+            return None, raw
+        now = np.where(usable[:, None], raw, np.nan)
+        believed = self.unseen.step(memory.swing, memory.seen_s, memory.guard.action.double().numpy(), now)
+        return believed, self.unseen.augment(believed, raw)
+
+    def _push(self, phi: Phi, z: Tensor, s: np.ndarray, a: Tensor) -> np.ndarray:
+        """-> (b, 3) what the network adds now to the acceleration of vehicle and load together, in the world [m/s^2]."""
+        e = self.model.lacking(phi, torch.as_tensor(s)[:, None].float(), a[:, None], z[:, None])[:, 0].double().numpy()
+        return turn(rotation(s), e[:, :3] + share(z).double().numpy() * e[:, 3:])
 
     def _latent(self, phi: Phi, b: int) -> Tensor:
         return torch.zeros(b, N_Z) if phi.z is None else phi.z
@@ -129,7 +158,7 @@ class Flyer:
         known = usable & np.isfinite(was).all(1)
         action = memory.guard.action
         x, x_next, good = self.model.rows(np.nan_to_num(was), action.double().numpy(), s)
-        fresh = good & torch.as_tensor(known)
+        fresh = torch.as_tensor(known) & (good if self.unseen is None else True)
         new = Transitions(x, action, x_next, torch.ones(len(s), dtype=torch.bool))
 
         def push(old: Tensor, row: Tensor) -> Tensor:
@@ -159,7 +188,7 @@ def _unknown() -> np.ndarray:
 
 
 def make_flyer(adapter: str, robot: Quadrotor, target: Target, weights: Path | None = None) -> Baseline:
-    """Raises UsageError on an unknown adapter or a robot that does not see its load, CheckpointError."""
+    """For a robot that sees its load or does not. Raises UsageError on an unknown adapter, CheckpointError."""
     if adapter not in ADAPTERS:
         raise UsageError(f"unknown adapter {adapter!r}; valid: {', '.join(ADAPTERS)}")
     loaded = checkpoint.load(weights or weights_of(robot.name, adapter), robot.name, ROWS)
@@ -175,4 +204,7 @@ def make_flyer(adapter: str, robot: Quadrotor, target: Target, weights: Path | N
 def assemble(adapter: str, robot: Quadrotor, target: Target, model: MLP, theta: Theta) -> Flyer:
     one, safe = torch.ones(4), torch.as_tensor(robot.safe_action)
     tracker = Tracker(robot.vehicle, target, _unknown)
-    return Flyer(Residual(robot.vehicle, model, N_Z), theta, ADAPTERS[adapter](model), tracker, Guard(-one, one, safe))
+    unseen = None if robot.space.load else Swing(robot.vehicle)
+    return Flyer(
+        Residual(robot.vehicle, model, N_Z), theta, ADAPTERS[adapter](model), tracker, Guard(-one, one, safe), unseen
+    )

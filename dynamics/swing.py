@@ -55,15 +55,13 @@ class Swing:
         s, x, a = casadi.SX.sym("s", 16), casadi.SX.sym("x", N), casadi.SX.sym("a", 4)
         r, rd, z, d = casadi.vertsplit(x, [0, 3, 6, 7, 10])
         rot, dt = symbolic.rotation(s), self.vehicle.dt
-        part = casadi.fmin(casadi.fmax(SHARE + SPREAD * z, LEAST), MOST)
+        part = SHARE + SPREAD * z  # within its bounds by `_one`
         mass = self.vehicle.mass_kg * part / (1 - part)
         s_next = Nominal(self.vehicle, load=True).symbolic()(casadi.vertcat(s, rot.T @ r, rot.T @ rd), a, mass)
         turned = symbolic.rotation(s_next)
         v = s_next[9:12] + dt * (turned.T @ d)
-        # The clipped share is not clipped in the Jacobian: a belief at the bound must be able to leave it.
-        free = casadi.substitute(casadi.jacobian(v, x), z, z)
         x_next = casadi.vertcat(turned @ s_next[16:19], turned @ s_next[19:22], z, np.exp(-dt / self.wind_time) * d)
-        v_out = [v, casadi.densify(free)]
+        v_out = [v, casadi.densify(casadi.jacobian(v, x))]
         x_out = [x_next, casadi.densify(casadi.jacobian(x_next, x))]
         return (
             casadi.Function("seen", [s, x, a], v_out, {"cse": True}),

@@ -134,7 +134,8 @@ class Tracker:
         lacking: LeastSquares | None = None,
     ) -> tuple[Plan, Memory]:  # fmt: skip
         """mass: (b,) of the load [kg]. lacking: with a load, what else the model lacks at the horizon's knots, states (b, h, 22), actions
-        (b, h, 4) -> Expansion of (b, h, 6) accelerations of the vehicle and of the load relative to it, in body coordinates [m/s^2]."""
+        (b, h, 4) -> Expansion of (b, h, 6) accelerations of the vehicle and of the load relative to it, in body coordinates [m/s^2]; the push
+        then steers the feed-forward alone."""
         b, h, vehicle = len(state), self.horizon, self.vehicle
         if self.target == "payload" and self.load_kg is None:
             reference = hang(reference, state, vehicle.dt)
