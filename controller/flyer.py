@@ -106,7 +106,9 @@ class Flyer:
         believed, s = self._sense(memory, raw, usable)
         recent, fresh = self._remember(memory, s, usable)
         before, after = (self._error(phi, recent, fresh) for phi in (as_phi(self.theta), memory.phi))
-        phi, carry = self.adapter.adapt(self.theta, memory.carry, recent._replace(mask=recent.mask & fresh[:, None]))
+        mask = recent.mask.clone()
+        mask[:, -1] &= fresh  # a row that is not new counts once, for an adapter that takes the newest alone
+        phi, carry = self.adapter.adapt(self.theta, memory.carry, recent._replace(mask=mask))
         if believed is not None and isinstance(self.adapter, Variational):
             load = torch.as_tensor(believed.mean[:, 6:7], dtype=torch.float32)
             phi = phi._replace(z=torch.cat((load, torch.zeros(len(s), N_Z - 1)), 1))
