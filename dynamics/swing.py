@@ -81,7 +81,8 @@ class Swing:
 
     def step(self, memory: Memory, s: np.ndarray, a: np.ndarray, s_next: np.ndarray) -> Memory:
         """One transition of the vehicle alone: s, s_next (b, 16), a (b, 4). Rows that are not finite leave the belief as it is."""
-        parts = [self._one(*(x[i] for x in memory), s[i], a[i], s_next[i]) for i in range(len(s))]
+        mean, cov, alarm, restarts = memory
+        parts = [self._one(mean[i], cov[i], alarm[i], restarts[i], s[i], a[i], s_next[i]) for i in range(len(s))]
         return Memory(*(np.array(x) for x in zip(*parts, strict=True)))
 
     def _one(

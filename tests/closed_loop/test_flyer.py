@@ -1,6 +1,7 @@
 """The learning controller of the quadrotor on the shipped weights, in flight."""
 
 import time
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -139,7 +140,7 @@ def test_learning_makes_weights_that_fly_and_goes_on_where_it_was(tmp_path):
     assert learn(config, tmp_path, again.append) == paths and len(again) == 1
     assert [path.read_bytes() for path in paths] == first
     with pytest.raises(ResumeError, match="seed"):
-        learn(LearnConfig(seed=1), tmp_path, again.append)
+        learn(replace(config, seed=1), tmp_path, again.append)
     robot = Quadrotor(V, payload_seen=True)
     controller = make_flyer("variational", robot, "vehicle", paths[0])
     flight = fly(controller, robot, [make("hover")], [parse("payload:0.3:0.6", V)], [0], 100)
