@@ -94,7 +94,8 @@ class Variational:
 
     @torch.no_grad()
     def adapt(self, theta: Theta, carry: Belief, recent: Transitions) -> tuple[Phi, Belief]:
-        """Takes the newest row. A load that comes or goes in sight is another load: its coordinate returns to the prior."""
+        """Takes the newest row. A load that is seen to come or go is a change that needs no test: q(z) returns to the prior, as a whole,
+        because what the other coordinates found was found under the old load."""
         row = Transitions(*(x[:, -1:] for x in recent))
         seen = row.mask[:, 0]
         space = self.model.space
@@ -103,7 +104,9 @@ class Variational:
         keep, prior = theta.meta["variational.keep"], self.init(theta, len(seen))
         mean = keep * carry.mean
         cov = keep[:, None] * carry.cov * keep + torch.diag_embed(1 - keep**2)
-        mean, cov = _forget_load(mean, cov, there & ~carry.there)
+        other = there != carry.there
+        mean = torch.where(other[:, None], prior.mean, mean)
+        cov = torch.where(other[:, None, None], prior.cov, cov)
         noise = theta.meta["variational.inflation"] * (2 * theta.meta["variational.log_sigma"]).exp()
         error, jac, spread = self._innovate(theta, row, mean, cov, noise)
         surprise = (error * torch.linalg.solve(spread, error)).sum(-1)
@@ -128,12 +131,3 @@ class Variational:
         """-> e (b, 6), dg/dz (b, n, 6), S (b, 6, 6)."""
         error, jac = (x[:, 0] for x in explain(self.model, theta, row, mean))
         return error, jac, jac.mT @ cov @ jac + torch.diag(noise)
-
-
-def _forget_load(mean: Tensor, cov: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
-    """The load's coordinate back to its prior where `which` (b,)."""
-    first = torch.zeros_like(mean)
-    first[:, 0] = 1
-    forget = first * which[:, None]
-    kept = 1 - forget
-    return mean * kept, kept[:, :, None] * cov * kept[:, None] + torch.diag_embed(forget)

@@ -178,7 +178,8 @@ def test_a_load_that_comes_into_sight_is_a_new_one():
     theta = make_theta(0.0)
     steady, _ = follow(theta, noisy(world(0.4, 50), 1))
     gone, _ = follow(theta, noisy(world(0.0, 50, 2, loaded=False), 2), steady)
-    assert float(gone.cov[0, 0, 0]) < 0.01  # nothing was learned of it while it was away
+    assert float(steady.cov[0, 0, 0]) < 0.01
+    assert float(gone.mean[0, 0]) == 0 and float(gone.cov[0, 0, 0]) == pytest.approx(1)  # nothing is known of the next
     back, restarts = follow(theta, noisy(world(0.1, 3, 3), 3), gone)
     assert restarts[0, -1] == 0
     assert float(share(back.mean)[0]) == pytest.approx(0.1 / 1.1, abs=0.03)
