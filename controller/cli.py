@@ -21,7 +21,7 @@ from rich.table import Table
 
 from controller import collect as collecting
 from controller import demo as demonstration
-from controller import demo_quadrotor, evaluate_quadrotor, report
+from controller import demo_quadrotor, evaluate_quadrotor, learn_quadrotor, report
 from controller import learn as learning
 from controller.config import ControllerConfig, RobotName, UsageError, at_least, make_controller
 from controller.evaluate import EvaluateConfig, evaluate, groups
@@ -82,6 +82,13 @@ class Learn(learning.LearnConfig):
 
     robot: Robot = "ant"
     out: Path = Path("runs/learn")
+
+
+@dataclass(frozen=True)
+class LearnQuadrotor(learn_quadrotor.LearnConfig):
+    """From nothing to the quadrotor's weights: flights with random loads, then training. Run it again to go on where it was cut off."""
+
+    out: Path = Path("runs/learn-quadrotor")
 
 
 @dataclass(frozen=True)
@@ -223,6 +230,12 @@ def learn(c: Learn) -> None:
     console.print(f"written: {path}", soft_wrap=True)
 
 
+def run_learn_quadrotor(c: LearnQuadrotor) -> None:
+    config = learn_quadrotor.LearnConfig(**{k: getattr(c, k) for k in learn_quadrotor.LearnConfig.__dataclass_fields__})
+    for path in learn_quadrotor.learn(config, c.out, lambda line: console.print(line, soft_wrap=True, markup=False)):
+        console.print(f"written: {path}", soft_wrap=True)
+
+
 def train(c: Train) -> None:
     with _bar() as bar:
         path, record = fit_adapter(ROBOTS[c.robot](), c, _tracker(bar))
@@ -267,7 +280,7 @@ Command = tuple[Any, Callable[[Any], None]]  # a config dataclass, what runs it
 COMMANDS: dict[str, dict[str, Command]] = {
     "demo": {"ant": (Demo, demo), "quadrotor": (DemoQuadrotor, demo_of_quadrotor)},
     "collect": {"ant": (Collect, collect)},
-    "learn": {"ant": (Learn, learn)},
+    "learn": {"ant": (Learn, learn), "quadrotor": (LearnQuadrotor, run_learn_quadrotor)},
     "train": {"ant": (Train, train)},
     "evaluate": {"ant": (Evaluate, run_evaluate), "quadrotor": (EvaluateQuadrotor, evaluate_of_quadrotor)},
     "bench": {"": (Bench, bench)},

@@ -1,6 +1,7 @@
 """The quadrotor's controllers, by name: classical ones, and (a line each in PILOTS) learned ones."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from controller.baselines.l1 import L1
 from controller.baselines.nmpc import Tracker
 from controller.baselines.pid import PID
 from controller.config import UsageError
+from controller.flyer import ADAPTERS, make_flyer
 from robots.quadrotor import Quadrotor
 
 Maker = Callable[
@@ -50,4 +52,4 @@ CLASSICAL: dict[str, Maker] = {
     "nmpc-l1": lambda robot, target, _: L1(Tracker(robot.vehicle, target)),
     "nmpc-oracle": _oracle,
 }
-PILOTS: dict[str, Maker] = {**CLASSICAL}
+PILOTS: dict[str, Maker] = CLASSICAL | {name: partial(make_flyer, name) for name in ADAPTERS}

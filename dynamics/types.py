@@ -38,11 +38,13 @@ class Phi(NamedTuple):
     """The model re-fitted to the present. Tensors of `net` are theta's own, or carry a leading robot dimension b.
 
     gain  (b, a) or None: the effect of each motor as a factor of the one theta knows
+    z     (b, n) or None: the latent that the network is conditioned on (dynamics.adapt.variational)
     """
 
     net: Params
     norm: Params
     gain: Tensor | None = None
+    z: Tensor | None = None
 
 
 class Gaussian(NamedTuple):

@@ -16,7 +16,9 @@ import numpy as np
 from controller.baselines.baseline import Target, feedforward, hang, limit
 from dynamics.nominal import Nominal
 from planners.condense import Expansion
+from planners.linearise import LeastSquares
 from planners.nmpc import NMPC, Memory
+from planners.planner import Plan
 from planners.symbolic import Symbolic, SymbolicTangent, expand_symbolic
 from robots import symbolic
 from robots.trajectory import Reference
@@ -82,6 +84,19 @@ class Tracker:
         return expand_symbolic(gap, symbolic.retract, space.n_state, space.n_delta, 4, space.n_state, 1, 3)
 
     @cached_property
+    def _lacking(self) -> Symbolic:
+        """As _dynamics, of the vehicle with its load; the last six actions are what the model lacks, see `plan`."""
+        f, space = self.model.symbolic(), self.model.space
+
+        def gap(s: casadi.SX, inputs: casadi.SX, target: casadi.SX, mass: casadi.SX) -> casadi.SX:
+            dt, (a, e_v, e_rd) = self.model.vehicle.dt, casadi.vertsplit(inputs, [0, 4, 7, 10])
+            moved = dt**2 / 2 * (symbolic.rotation(s) @ e_v)
+            kick = casadi.vertcat(moved, casadi.SX.zeros(6), dt * e_v, casadi.SX.zeros(4), dt**2 / 2 * e_rd, dt * e_rd)
+            return symbolic.local(target, f(s, a, mass) + kick)
+
+        return expand_symbolic(gap, symbolic.retract, space.n_state, space.n_delta, 10, space.n_state, 1)
+
+    @cached_property
     def _residual(self) -> Symbolic:
         space, w = self.model.space, self.weights
         loaded = self.load_kg is not None
@@ -109,8 +124,19 @@ class Tracker:
         self, state: np.ndarray, reference: Reference, memory: Memory, push: np.ndarray | None = None
     ) -> tuple[np.ndarray, Memory]:
         """push: (b, 3) an acceleration in the world that the model lacks [m/s^2], constant over the horizon."""
+        mass = np.zeros(len(state)) if self.load_kg is None else self.load_kg()
+        plan, memory = self.plan(state, reference, memory, mass, push)
+        command = self.vehicle.command(plan.actions[:, 0].double().numpy())
+        return limit(self.vehicle, command[:, 0], command[:, 1:]), memory
+
+    def plan(
+        self, state: np.ndarray, reference: Reference, memory: Memory, mass: np.ndarray, push: np.ndarray | None = None,
+        lacking: LeastSquares | None = None,
+    ) -> tuple[Plan, Memory]:  # fmt: skip
+        """mass: (b,) of the load [kg]. lacking: with a load, what else the model lacks at the horizon's knots, states (b, h, 22), actions
+        (b, h, 4) -> Expansion of (b, h, 6) accelerations of the vehicle and of the load relative to it, in body coordinates [m/s^2]; the push
+        then steers the feed-forward alone."""
         b, h, vehicle = len(state), self.horizon, self.vehicle
-        mass = np.zeros(b) if self.load_kg is None else self.load_kg()
         if self.target == "payload" and self.load_kg is None:
             reference = hang(reference, state, vehicle.dt)
         knots = Reference(*(x[:, self.stride :: self.stride] for x in reference))
@@ -121,17 +147,21 @@ class Tracker:
         scale = np.ones((b, h, 1))
         scale[:, -1] = np.sqrt(self.weights.final)
         ref = np.concatenate((knots.p, knots.v, rates, wanted, scale), -1)
+        masses = np.repeat(mass, h)[:, None]
 
         def linearise(nodes: np.ndarray, actions: np.ndarray) -> Expansion:
-            masses, pushes = np.repeat(mass, h)[:, None], np.repeat(push, h, 0)
-            return _expand(self._dynamics, nodes[:, :-1], actions, nodes[:, 1:].reshape(b * h, -1), masses, pushes)
+            goals = nodes[:, 1:].reshape(b * h, -1)
+            if lacking is None:
+                return _expand(self._dynamics, nodes[:, :-1], actions, goals, masses, np.repeat(push, h, 0))
+            e = lacking(nodes[:, :-1], actions)
+            gap = _expand(self._lacking, nodes[:, :-1], np.concatenate((actions, e.value), -1), goals, masses)
+            by_action, by_lack = gap.by_action[..., :4], gap.by_action[..., 4:]
+            return Expansion(gap.value, gap.by_state + by_lack @ e.by_state, by_action + by_lack @ e.by_action)
 
         def cost(states: np.ndarray, actions: np.ndarray) -> Expansion:
             return _expand(self._residual, states, actions, ref.reshape(b * h, -1))
 
-        plan, memory = self.planner.solve(memory, linearise, state[:, : self.planner.n_state], cost)
-        command = vehicle.command(plan.actions[:, 0].double().numpy())
-        return limit(vehicle, command[:, 0], command[:, 1:]), memory
+        return self.planner.solve(memory, linearise, state[:, : self.planner.n_state], cost)
 
 
 def _expand(f: Symbolic, states: np.ndarray, actions: np.ndarray, *parameters: np.ndarray) -> Expansion:

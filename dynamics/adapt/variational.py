@@ -1,0 +1,133 @@
+"""A latent z with a Gaussian belief q(z) = N(mu, P), updated on every transition (Belkhale et al. 2021, Model-Based Meta-RL for Flight with
+Suspended Payloads, with the run-time inference in closed form).
+
+    y = g(x, a, z) + noise,     g = net(x, a, z) + (share(z_0) - share(0)) pull,     noise ~ N(0, c sigma^2)
+
+Weights stay frozen; maximising the ELBO over q(z), given all transitions so far, is for a Gaussian noise and a g that is linear in z the
+Kalman filter (here an extended one: g is linearised at mu, exact in z_0), so that a tick costs one transition, however long the flight. The
+coordinates beside the load's may drift (an Ornstein-Uhlenbeck process with the prior as its stationary law), the load's may not: it changes at once,
+when one is hooked on or dropped, which a cumulative sum over the normalised innovations notices (CUSUM: Page 1954, Continuous Inspection Schemes):
+
+    G <- max(0, G + min(nu, CAP) - d - ALLOWANCE),   nu = e' S^-1 e of d outputs;   G > LIMIT: q(z) = prior, G = 0
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dynamics.mlp import MLP, mul
+from dynamics.residual import SPREAD, Rows, share
+from dynamics.types import Params, Phi, Theta, Transitions
+
+CAP, ALLOWANCE, LIMIT = 40.0, 6.0, 60.0
+
+
+class Belief(NamedTuple):
+    mean: Tensor  # (b, n)
+    cov: Tensor  # (b, n, n)
+    alarm: Tensor  # (b,) G
+    restarts: Tensor  # (b,) int64, how often a change was noticed
+    there: Tensor  # (b,) bool, whether the newest row had a load
+
+
+def explain(model: MLP, theta: Theta, t: Transitions, z: Tensor) -> tuple[Tensor, Tensor]:
+    """What z (b, n) leaves of each row (b, k, .), and dg/dz: -> (b, k, 6), (b, k, n, 6) [m/s^2]. The ensemble's mean."""
+    space = model.space
+    assert isinstance(space, Rows)
+    s = torch.cat((t.s[..., : -9 - space.n_z], z[:, None].expand(-1, t.s.shape[1], -1), t.s[..., -9:]), -1)
+    h = model.inputs(theta, s, t.a)[:, None]
+    x, tangent = h, None
+    columns = slice(space.n_feature - space.n_z, space.n_feature)
+    scale = 1 / theta.norm["x_std"][columns]
+    for i in range(model.depth):
+        w = theta.net[f"W{i}"]
+        out = mul(h, w) + theta.net[f"b{i}"]
+        on = (out > 0)[..., None, :]
+        if tangent is None:
+            tangent = (scale[:, None] * w[..., columns, :])[..., None, :, :] * on
+        else:
+            tangent = mul(tangent.flatten(-3, -2), w).unflatten(-2, tangent.shape[-3:-1]) * on
+        h = torch.relu(out)
+    assert tangent is not None
+    k_h, k_x, k_1 = theta.net["K"].split([model.width, model.n_in, 1], dim=-2)
+    std = theta.norm["d_std"]
+    mean = theta.norm["d_mean"] + std * (mul(h, k_h) + mul(x, k_x) + k_1).mean(1)
+    jac = mul(tangent.flatten(-3, -2), k_h).unflatten(-2, tangent.shape[-3:-1])
+    jac = (jac + scale[:, None] * k_x[..., None, columns, :]).mean(1) * std
+    pull = space.pull(t.s_next)
+    nothing = torch.zeros_like(pull)
+    there = space.there(t.s)
+    jac = jac * there[..., None, :]
+    error = (space.local(t.s, t.s_next) - mean) * there
+    error = error - torch.cat(((share(z) - share(0 * z))[:, None] * pull, nothing), -1)
+    load = torch.cat((SPREAD * pull, nothing), -1)[..., None, :]
+    return error, torch.cat((jac[..., :1, :] + load, jac[..., 1:, :]), -2)
+
+
+@dataclass(frozen=True)
+class Variational:
+    model: MLP
+
+    @property
+    def n_z(self) -> int:
+        space = self.model.space
+        assert isinstance(space, Rows)
+        return space.n_z
+
+    def meta(self, theta: Theta) -> Params:
+        """Fresh meta parameters: log sigma of every output [m/s^2], inflation c of the noise's variance, what a coordinate keeps from
+        tick to tick."""
+        keep = torch.full((self.n_z,), 0.998)  # 5 s at 100 Hz; at 0.99 they take up a steady load's weight
+        keep[0] = 1.0
+        return {
+            "variational.log_sigma": torch.zeros(self.model.space.n_delta),
+            "variational.inflation": torch.tensor(4.0),
+            "variational.keep": keep,
+        }
+
+    def init(self, theta: Theta, b: int) -> Belief:
+        """The prior."""
+        mean, cov = torch.zeros(b, self.n_z), torch.eye(self.n_z).repeat(b, 1, 1)
+        return Belief(mean, cov, torch.zeros(b), torch.zeros(b, dtype=torch.int64), torch.zeros(b, dtype=torch.bool))
+
+    @torch.no_grad()
+    def adapt(self, theta: Theta, carry: Belief, recent: Transitions) -> tuple[Phi, Belief]:
+        """Takes the newest row. A load that is seen to come or go is a change that needs no test: q(z) returns to the prior, as a whole,
+        because what the other coordinates found was found under the old load."""
+        row = Transitions(*(x[:, -1:] for x in recent))
+        seen = row.mask[:, 0]
+        space = self.model.space
+        assert isinstance(space, Rows)
+        there = torch.where(seen, space.there(row.s)[:, 0, -1] > 0, carry.there)
+        keep, prior = theta.meta["variational.keep"], self.init(theta, len(seen))
+        mean = keep * carry.mean
+        cov = keep[:, None] * carry.cov * keep + torch.diag_embed(1 - keep**2)
+        other = there != carry.there
+        mean = torch.where(other[:, None], prior.mean, mean)
+        cov = torch.where(other[:, None, None], prior.cov, cov)
+        noise = theta.meta["variational.inflation"] * (2 * theta.meta["variational.log_sigma"]).exp()
+        error, jac, spread = self._innovate(theta, row, mean, cov, noise)
+        surprise = (error * torch.linalg.solve(spread, error)).sum(-1)
+        alarm = (carry.alarm + surprise.clamp(max=CAP) - error.shape[-1] - ALLOWANCE).clamp_min(0.0)
+        changed = seen & (alarm > LIMIT)
+        if changed.any():
+            mean = torch.where(changed[:, None], prior.mean, mean)
+            cov = torch.where(changed[:, None, None], prior.cov, cov)
+            error, jac, spread = self._innovate(theta, row, mean, cov, noise)
+        gain = torch.linalg.solve(spread, jac.mT @ cov).mT  # (b, n, 6)
+        new_mean = mean + (gain @ error[..., None])[..., 0]
+        new_cov = cov - gain @ (jac.mT @ cov)
+        new_cov = (new_cov + new_cov.mT) / 2
+        mean = torch.where(seen[:, None], new_mean, carry.mean)
+        cov = torch.where(seen[:, None, None], new_cov, carry.cov)
+        alarm = torch.where(seen, torch.where(changed, 0.0, alarm), carry.alarm)
+        return Phi(theta.net, theta.norm, z=mean), Belief(mean, cov, alarm, carry.restarts + changed, there)
+
+    def _innovate(
+        self, theta: Theta, row: Transitions, mean: Tensor, cov: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """-> e (b, 6), dg/dz (b, n, 6), S (b, 6, 6)."""
+        error, jac = (x[:, 0] for x in explain(self.model, theta, row, mean))
+        return error, jac, jac.mT @ cov @ jac + torch.diag(noise)

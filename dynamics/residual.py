@@ -1,0 +1,165 @@
+"""What the nominal model lacks, learned: a slung load of unknown mass and a network on top of the nominal equations.
+
+    s' = nominal(s, a, m(z_0)) + dt (0, 0, R dt/2 e_v, e_v, 0, 0, 0, e_rd)          e = (e_v, e_rd) = net(x, a, z)  [m/s^2], body coordinates
+
+z is a latent with prior N(0, 1) whose first coordinate is the load, by a fixed link on its share of the total mass,
+
+    m / (m + m_vehicle) = share(z_0) = max(SHARE + SPREAD z_0, LEAST)
+
+in which the nominal acceleration is linear (dynamics.nominal), so that Gaussian beliefs about it stay Gaussian. What the other coordinates mean
+is learned. x is invariant: u, v, w, T / m, the cable's direction, rd, and c, what the cable adds; never position or heading. With the
+network at zero the model is the nominal one, exactly.
+
+Learning sees rows (x, z = 0; a; y): y is the acceleration that the nominal model lacks at z = 0. So dynamics.mlp and the adapters, which know of
+spaces and transitions alone, take rows as they take an ant's transitions (`Rows`).
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import casadi
+import numpy as np
+import torch
+from torch import Tensor
+
+from dynamics.mlp import CLIP, MLP
+from dynamics.nominal import PRESENT, Nominal
+from dynamics.types import Phi, Transitions
+from robots.space import rotation
+from robots.vehicle import Vehicle
+
+SHARE, SPREAD, LEAST, MOST = 0.15, 0.1, 1e-3, 0.5  # of the load in the total mass: prior mean and deviation, bounds
+N_OUT = 6  # e_v, e_rd
+N_SEEN = 19  # features of state alone
+
+
+def share(z: Tensor) -> Tensor:
+    """(*b, n_z) -> (*b, 1) the load's share of the total mass."""
+    return (SHARE + SPREAD * z[..., :1]).clamp(LEAST, MOST)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The space of rows (robots.space.StateSpace). A row's state is (x, z, y, pull): features; what the nominal model lacks; dy_v / dshare,
+    negated. A transition (s, s_next) of rows has x, z in s and y, pull in s_next."""
+
+    n_z: int
+    n_action: int = 4
+
+    @property
+    def n_feature(self) -> int:
+        return N_SEEN + self.n_z
+
+    @property
+    def n_delta(self) -> int:
+        return N_OUT
+
+    @property
+    def n_state(self) -> int:
+        return self.n_feature + N_OUT + 3
+
+    def features(self, s: Tensor) -> Tensor:
+        return s[..., : self.n_feature]
+
+    def directed(self, s: Tensor) -> Tensor:
+        return self.features(s)
+
+    def local(self, s: Tensor, s_next: Tensor) -> Tensor:
+        return s_next[..., self.n_feature : self.n_feature + N_OUT]
+
+    def pull(self, s_next: Tensor) -> Tensor:
+        """(*b, s) -> (*b, 3) [m/s^2]"""
+        return s_next[..., -3:]
+
+    def there(self, s: Tensor) -> Tensor:
+        """(*b, s) -> (*b, 6) 1 for the outputs that mean something: those of the load are 0 without one."""
+        load = (s[..., 10:13].square().sum(-1, keepdim=True) > 0).float()
+        return torch.cat((torch.ones_like(load).expand(*load.shape[:-1], 3), load.expand(*load.shape[:-1], 3)), -1)
+
+    def retract(self, s: Tensor, delta: Tensor) -> Tensor:
+        return torch.cat((self.features(s), delta, s[..., -3:]), -1)
+
+
+@dataclass(frozen=True)
+class Residual:
+    """States (., 22) with a load, which is seen or filtered. n_z: coordinates of the latent, the load's among them."""
+
+    vehicle: Vehicle
+    mlp: MLP
+    n_z: int
+
+    @cached_property
+    def nominal(self) -> Nominal:
+        return Nominal(self.vehicle, load=True)
+
+    @cached_property
+    def _expected(self) -> casadi.Function:
+        """(s, a) -> s_next at share SHARE, d v_next / d share (3)."""
+        s, a, f = casadi.SX.sym("s", 22), casadi.SX.sym("a", 4), self.nominal.symbolic()
+        mass = [self.vehicle.mass_kg * x / (1 - x) for x in (SHARE, 0.5)]
+        at = [f(s, a, m) for m in mass]
+        return casadi.Function("expected", [s, a], [at[0], (at[1] - at[0])[9:12] / (0.5 - SHARE)], {"cse": True})
+
+    def mass(self, z: Tensor) -> Tensor:
+        """(*b, n_z) -> (*b, 1) [kg]"""
+        return self.vehicle.mass_kg * share(z) / (1 - share(z))
+
+    def features(self, s: Tensor, z: Tensor) -> Tensor:
+        """(*b, 22), (*b, n_z) -> (*b, n_feature)."""
+        m, w_drag = self.vehicle.mass_kg, s.new_tensor(self.vehicle.drag_n_s_per_m) / self.vehicle.mass_kg
+        u, v, w, thrust, r, rd = s[..., 6:].split([3, 3, 3, 1, 3, 3], -1)
+        force = torch.cat((-w_drag[:2] * v[..., :2], thrust / m - w_drag[2] * v[..., 2:]), -1)
+        length2 = r.square().sum(-1, keepdim=True)
+        there = length2 > PRESENT**2
+        inverse = torch.where(
+            there, 1 / torch.where(there, length2, torch.ones_like(length2)), torch.zeros_like(length2)
+        )
+        c = (rd.square().sum(-1, keepdim=True) - (r * force).sum(-1, keepdim=True)) * inverse * r
+        x = torch.cat((u, v, w, thrust / m, r * inverse.sqrt(), rd, c), -1)
+        return torch.cat((x, z[..., : self.mlp.space.n_feature - N_SEEN]), -1)
+
+    def lacking(self, phi: Phi, s: Tensor, a: Tensor, z: Tensor) -> Tensor:
+        """phi's network: (b, n, 22), (b, n, 4), (b, n, n_z) -> (b, n, 6) e [m/s^2]. Nothing acts on a load that is not there."""
+        norm = phi.norm
+        x = (self.features(s, z) - norm["x_mean"]) / norm["x_std"]
+        psi = self.mlp.psi(phi.net, torch.cat((x.clamp(-CLIP, CLIP), a), -1))
+        y = (psi @ phi.net["K"]).mean(1)
+        e = norm["d_mean"] + norm["d_std"] * y.clamp(-CLIP, CLIP)
+        there = s[..., 16:19].square().sum(-1, keepdim=True) > PRESENT**2
+        return torch.cat((e[..., :3], e[..., 3:] * there), -1)
+
+    def error(self, phi: Phi, t: Transitions, z: Tensor) -> Tensor:
+        """What phi and z (b, n_z) leave of rows (b, k, .) -> (b, k, 6) [m/s^2]."""
+        space, norm = self.mlp.space, phi.norm
+        assert isinstance(space, Rows)
+        x = torch.cat((t.s[..., :N_SEEN], z[:, None].expand(-1, t.s.shape[1], -1)), -1)
+        psi = self.mlp.psi(phi.net, torch.cat((((x - norm["x_mean"]) / norm["x_std"]).clamp(-CLIP, CLIP), t.a), -1))
+        y = norm["d_mean"] + norm["d_std"] * (psi @ phi.net["K"]).mean(1).clamp(-CLIP, CLIP)
+        load = (share(z) - share(0 * z))[:, None] * space.pull(t.s_next)
+        return (space.local(t.s, t.s_next) - y - torch.cat((load, 0 * load), -1)) * space.there(t.s)
+
+    def predict(self, phi: Phi, s: Tensor, a: Tensor, z: Tensor) -> Tensor:
+        """(b, n, 22), (b, n, 4), (b, n, n_z) -> (b, n, 22) a control period later."""
+        dt = self.vehicle.dt
+        e, s_next = self.lacking(phi, s, a, z), self.nominal.predict(s, a, self.mass(z))
+        moved = (rotation(s) @ e[..., :3, None])[..., 0] * (dt**2 / 2)
+        p, fu, v, rest, r, rd = s_next.split([3, 6, 3, 4, 3, 3], -1)
+        return torch.cat((p + moved, fu, v + dt * e[..., :3], rest, r, rd + dt * e[..., 3:]), -1)
+
+    def rows(self, s: np.ndarray, a: np.ndarray, s_next: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        """Transitions of the robot (n, .) -> of rows: s, s_next (n, Rows.n_state), and whether they teach anything (n,) bool: not while a
+        load appears, vanishes or is slack."""
+        dt, space = self.vehicle.dt, self.mlp.space
+        expected, slope = (np.asarray(x).T for x in self._expected(s.T, a.T))
+        y = (s_next - expected)[:, [9, 10, 11, 19, 20, 21]] / dt
+        was, now = (np.linalg.norm(x[:, 16:19], axis=1) for x in (s, s_next))
+        good = (np.abs(was - now) < SLACK) & np.isfinite(y).all(1)
+        x = self.features(torch.as_tensor(s), torch.zeros(len(s), self.n_z, dtype=torch.float64))
+        tail = torch.as_tensor(np.nan_to_num(np.concatenate((y, slope / dt), 1)))
+        before = torch.cat((x, torch.zeros(len(s), N_OUT + 3)), -1)
+        after = torch.cat((x, tail), -1)
+        assert before.shape[1] == space.n_state
+        return before.float(), after.float(), torch.as_tensor(good)
+
+
+SLACK = 1e-3  # [m] in one control period: a taut cable keeps its length to a hundredth of that

@@ -1,0 +1,147 @@
+"""The learning controller of the quadrotor on the shipped weights, in flight."""
+
+import time
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from controller.baselines.nmpc import Tracker
+from controller.config import UsageError, weights_of
+from controller.fly import Flight, fly
+from controller.flyer import ADAPTERS, Flyer, make_flyer
+from controller.guard import HOLD, OK
+from controller.learn_quadrotor import CABLE, FRACTION, LearnConfig, learn, schedule_text
+from dynamics.train import ResumeError, TrainConfig
+from robots.quadrotor import Quadrotor
+from robots.quadrotor_condition import parse
+from robots.trajectory import Reference, make
+from robots.vehicle import load
+
+V = load("1kg")
+HELD_OUT = "payload:0.45:1.1"
+each_adapter = pytest.mark.parametrize("adapter", ADAPTERS)
+
+
+def flown(adapter: str, condition: str, steps: int, target="vehicle", engine="mujoco", seen=True) -> Flight:
+    robot = Quadrotor(V, engine, payload_seen=seen)
+    controller = Tracker(V, target) if adapter == "nmpc" else make_flyer(adapter, robot, target)
+    flight = fly(controller, robot, [make("figure-eight", "fast")], [parse(condition, V)], [0], steps, target)
+    robot.close()
+    return flight
+
+
+@pytest.mark.parametrize(("target", "engine"), [("vehicle", "mujoco"), ("payload", "pybullet")])
+def test_a_held_out_load_is_carried_with_a_quarter_of_the_error_of_nmpc(target, engine):
+    learned, plain = (flown(x, HELD_OUT, 240, target, engine) for x in ("variational", "nmpc"))
+    assert not learned.crashed.any()
+    assert learned.rmse(100)[0] < 0.25 * plain.rmse(100)[0]
+
+
+def test_an_unseen_load_is_carried_with_half_of_the_error_of_nmpc():
+    learned, plain = (flown(x, HELD_OUT, 300, seen=False) for x in ("variational", "nmpc"))
+    assert not learned.crashed.any()
+    assert learned.rmse(100)[0] < 0.5 * plain.rmse(100)[0]
+
+
+@each_adapter
+def test_every_adapter_flies_without_a_load_and_with_one_seen_in_training(adapter):
+    robot = Quadrotor(V, payload_seen=True)
+    paths, schedules = [make("circle", "medium")] * 2, [parse(x, V) for x in ("none", "payload:0.2:0.6")]
+    flight = fly(make_flyer(adapter, robot, "vehicle"), robot, paths, schedules, [0, 1], 160)
+    assert not flight.crashed.any() and flight.rmse(80).max() < 0.03
+
+
+def test_a_load_hooked_on_and_dropped_is_noticed_at_once():
+    robot = Quadrotor(V, payload_seen=True)
+    controller = make_flyer("variational", robot, "vehicle")
+    schedule, path = parse(f"none+{HELD_OUT}@60+none@160", V), make("hover")
+    s, memory = robot.reset([schedule.at(0)], [0], path.at(np.zeros(1)).p), controller.init(1)
+    loads, errors = [], []
+    for i in range(260):
+        robot.conditions = [schedule.at(i)]
+        window = Reference(*(x[None] for x in path.at((i + np.arange(controller.preview + 1)) * V.dt)))
+        command, memory = controller.step(s, window, memory)
+        loads.append(memory.diagnostics.load_kg[0])
+        s = robot.step(V.action(command))
+        errors.append(np.linalg.norm(s[0, :3] - window.p[0, 0]))
+    assert loads[60] == 0 and loads[80] == pytest.approx(0.45, abs=0.08) and loads[159] == pytest.approx(0.45, abs=0.03)
+    assert loads[161] == 0
+    assert max(errors) < 0.1 and max(errors[140:160]) < 0.01 and max(errors[240:]) < 0.01
+
+
+def test_states_that_are_no_numbers_hold_the_plan_and_teach_nothing():
+    robot = Quadrotor(V, payload_seen=True)
+    controller = make_flyer("variational", robot, "vehicle")
+    window = Reference(*(x[None] for x in make("hover").at(np.arange(controller.preview + 1) * V.dt)))
+    s = robot.reset([parse("payload:0.2:0.6", V).at(0)], [0])
+    command, memory = controller.step(s, window, controller.init(1))
+    for _ in range(3):
+        command, memory = controller.step(robot.step(V.action(command)), window, memory)
+    assert memory.diagnostics.event[0] == OK
+    command, broken = controller.step(np.full((1, 22), np.nan), window, memory)
+    assert broken.diagnostics.event[0] == HOLD and np.isfinite(command).all()
+    assert all((x == y).all() for x, y in zip(broken.carry, memory.carry, strict=True))
+    assert np.isnan(broken.diagnostics.error_after[0])
+
+
+def test_a_step_takes_less_than_six_times_the_oracles():
+    robot = Quadrotor(V, payload_seen=True)
+    window = Reference(*(x[None] for x in make("figure-eight", "fast").at(2 + np.arange(101) * V.dt)))
+    s = robot.reset([parse("payload:0.2:0.6", V).at(0)], [0], window.p[:, 0])
+    median = {}
+    for name, controller in (
+        ("oracle", Tracker(V, "vehicle", lambda: np.array([0.2]))),
+        ("learned", make_flyer("variational", robot, "vehicle")),
+    ):
+        memory, times = controller.init(1), [time.process_time()]
+        for _ in range(40):
+            _, memory = controller.step(s, window, memory)
+            times.append(time.process_time())
+        median[name] = np.median([y - x for x, y in pairwise(times[10:])])
+    assert median["learned"] < 6 * median["oracle"]
+
+
+def test_the_shipped_weights_are_small_and_whole():
+    robot = Quadrotor(V, payload_seen=True)
+    for adapter in ADAPTERS:
+        assert weights_of(robot.name, adapter).stat().st_size <= 2_000_000
+        assert isinstance(make_flyer(adapter, robot, "vehicle"), Flyer)
+
+
+def test_an_unknown_adapter_is_one_sentence():
+    with pytest.raises(UsageError, match="unknown adapter 'nonsense'; valid: frozen, last-layer, grbal, variational"):
+        make_flyer("nonsense", Quadrotor(V, payload_seen=True), "vehicle")
+
+
+def test_training_flights_stay_within_what_may_be_trained_on():
+    rng = np.random.default_rng(0)
+    drawn = [parse(schedule_text(rng, 400), V) for _ in range(60)]
+    loads = [c.payload for schedule in drawn for c in (schedule.at(i) for i in range(400)) if c.payload]
+    fractions, cables = np.array(loads).T
+    assert FRACTION[0] <= fractions.min() and fractions.max() <= FRACTION[1] == 0.35
+    assert CABLE[0] <= cables.min() and cables.max() <= CABLE[1] == 0.9
+    changes = [{schedule.at(i).payload for i in range(400)} for schedule in drawn]
+    assert any(None in x and len(x) > 1 for x in changes)
+
+
+def test_learning_makes_weights_that_fly_and_goes_on_where_it_was(tmp_path):
+    config = LearnConfig(
+        flights=16, batches=1, steps=120, train=TrainConfig(steps=60, lr=3e-3),
+        meta=TrainConfig(steps=4, validate_every=2), windows=8,
+    )  # fmt: skip
+    lines: list[str] = []
+    paths = learn(config, tmp_path, lines.append)
+    assert len(lines) == 4 and all(path.exists() for path in paths)
+    first = [path.read_bytes() for path in paths]
+    again: list[str] = []
+    paths[1].unlink()
+    assert learn(config, tmp_path, again.append) == paths and len(again) == 1
+    assert [path.read_bytes() for path in paths] == first
+    with pytest.raises(ResumeError, match="seed"):
+        learn(replace(config, seed=1), tmp_path, again.append)
+    robot = Quadrotor(V, payload_seen=True)
+    controller = make_flyer("variational", robot, "vehicle", paths[0])
+    flight = fly(controller, robot, [make("hover")], [parse("payload:0.3:0.6", V)], [0], 100)
+    assert not flight.crashed.any()
