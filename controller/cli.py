@@ -24,6 +24,7 @@ from controller import learn as learning
 from controller.config import ControllerConfig, RobotName, UsageError, at_least, make_controller
 from controller.evaluate import EvaluateConfig, evaluate, groups
 from controller.fitting import FitConfig, fit_adapter
+from controller.ros import commands as ros_commands
 from dynamics.checkpoint import CheckpointError
 from dynamics.data import DataError
 from dynamics.train import ResumeError
@@ -200,6 +201,7 @@ COMMANDS: dict[str, tuple[Any, Callable[[Any], None]]] = {
     "train": (Train, train),
     "evaluate": (Evaluate, run_evaluate),
     "bench": (Bench, bench),
+    **ros_commands.COMMANDS,
 }
 
 

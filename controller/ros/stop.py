@@ -1,0 +1,18 @@
+"""SIGINT and SIGTERM ask a node to stop, once or often: launch forwards the signal that a terminal has sent already, and the second one
+must not hit the cleaning up."""
+
+import signal
+import threading
+from types import FrameType
+
+STOP = threading.Event()
+
+
+def install() -> None:
+    """From now on both signals only set STOP. rclpy is to be started without handlers of its own."""
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        STOP.set()
+
+    signal.signal(signal.SIGINT, ask)
+    signal.signal(signal.SIGTERM, ask)
