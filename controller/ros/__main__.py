@@ -19,7 +19,9 @@ def main(name: str, argv: list[str] | None = None) -> None:
     else:
         print(f"sealegs: unknown node {name!r}; valid: controller, robot, record", file=sys.stderr)
         sys.exit(2)
-    sys.exit(run(sys.argv if argv is None else argv))
+    code = run(sys.argv if argv is None else argv)
+    stop.ignore()
+    sys.exit(code)
 
 
 def prepare() -> None:

@@ -6,7 +6,8 @@
     /diagnostics  at 1 Hz: state input, planning, guard, adaptation
     ~/hold, ~/resume, ~/reset_adaptation   std_srvs/Trigger
 
-Planning runs in a thread of its own, so that the watchdog can answer for a plan that is not ready.
+Planning and the watchdog run in threads of their own: neither a plan that is not ready nor a service that takes its time delays the
+command that is due.
 """
 
 import hashlib
@@ -32,7 +33,7 @@ from controller.ros.brains import BRAINS
 from controller.ros.controller_config import ControlConfig, check
 from controller.ros.intake import Ignored, Intake
 from controller.ros.loop import BAD_STATE, CAUSES, LATE, MISS, OPERATOR, PLANNING, RESET, STATE, STEP, Loop, Row
-from controller.ros.node import LATCHED, NEWEST, OFFERED, STEADY, Parameters, Worker, now_ns, run_node, steady_ns
+from controller.ros.node import LATCHED, NEWEST, OFFERED, STEADY, Every, Parameters, Worker, now_ns, run_node, steady_ns
 from controller.ros.params import flatten
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
@@ -56,6 +57,7 @@ class ControllerNode(LifecycleNode):
             self.create_service(Trigger, f"~/{name}", getattr(self, f"_{name}"))
         self.create_timer(1.0, self._report, clock=STEADY)
         self._worker: Worker | None = None
+        self._watchdog: Every | None = None
         if self.settings.config.autostart:
             self.trigger_configure()
             if self._loop is None:
@@ -69,7 +71,7 @@ class ControllerNode(LifecycleNode):
         """All that is slow: weights, warm-up."""
         config = self.settings.config
         try:
-            self._build(config)
+            self._build(config, warm=3)  # the first steps of a size are slow
         except ValueError as e:
             self.get_logger().error(str(e))
             self._why = str(e)
@@ -92,7 +94,7 @@ class ControllerNode(LifecycleNode):
             for topic, kind in brain.inputs.items()
         ]
         self._worker = Worker(self._plan)
-        self._watch = self.create_timer(brain.dt / 10, self._check, clock=STEADY)
+        self._watchdog = Every(brain.dt / 10, self._check)
         self.get_logger().info(f"configured: {config.robot}, {config.controller.adapter}, period {1e3 * brain.dt:g} ms")
         return TransitionCallbackReturn.SUCCESS
 
@@ -114,7 +116,6 @@ class ControllerNode(LifecycleNode):
         self.close()
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
-        self.destroy_timer(self._watch)
         self.destroy_publisher(self._commands)
         self._loop = None
         return TransitionCallbackReturn.SUCCESS
@@ -124,15 +125,16 @@ class ControllerNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def close(self) -> None:
-        if self._worker is not None:
-            self._worker.close()
-            self._worker = None
+        for thread in (self._worker, self._watchdog):
+            if thread is not None:
+                thread.close()
+        self._worker = self._watchdog = None
 
-    def _build(self, config: ControlConfig) -> None:
-        """A new loop with nothing adapted. Raises CheckpointError, UsageError."""
+    def _build(self, config: ControlConfig, warm: int) -> None:
+        """A new loop with nothing adapted, after `warm` steps for practice. Raises CheckpointError, UsageError."""
         brain = BRAINS[config.robot](config.controller, Path(config.weights) if config.weights else None)
         memory = brain.init(config.seed)
-        for _ in range(2):  # the first steps of a size are slow
+        for _ in range(warm):
             memory = brain.step(memory, brain.rest())[1]
         with self._lock:
             self._loop = Loop(brain, config.seed, time.time_ns() // 1_000_000)
@@ -140,6 +142,7 @@ class ControllerNode(LifecycleNode):
         record = {
             "run": self._loop.run, "weights": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "dt": brain.dt,
             "config": flatten(config), "namespace": self.get_namespace(),
+            "sim_time": self.get_parameter("use_sim_time").value,
         }  # fmt: skip
         self._config.publish(String(data=json.dumps(record)))
 
@@ -151,7 +154,7 @@ class ControllerNode(LifecycleNode):
             raise UsageError(
                 f"{fixed[0]} is read when the node is configured; valid: deactivate and clean up before it is changed"
             )
-        self._build(config)
+        self._build(config, warm=0)  # control goes on
 
     # --- states in, commands out
 

@@ -4,7 +4,8 @@
     repeated     a stamp that was taken already: ignored
     reordered    older than the last taken: ignored
     early        less than 3/4 of a period after the last: ignored, so a source may publish faster than we control
-    late         its way here took more than `max_delay` longer than the quickest of the last N did: ignored
+    late         its way here took more than `max_delay` longer than the quickest of the last N did: ignored, until PATIENCE
+                 of them have come in a row
     clock jump   a stamp more than JUMP off from where it should be: a new time line, and nothing is compared across it
 
 Clocks need not agree: only changes of (received - stamp) count. Nothing here needs ROS.
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 JUMP = 1.0  # [s]; no message is this late and still on its way
+PATIENCE = 60  # late states in a row, after which the clocks are taken to have moved
 RECENT = 20  # states over which the quickest way here is remembered
 
 
@@ -39,6 +41,7 @@ class Intake:
     slop: int
     max_delay: int
     last: int | None = None
+    _late: int = 0
     _waiting: dict[str, deque[tuple[int, Any]]] = field(default_factory=dict)
     _ways: deque[int] = field(default_factory=lambda: deque(maxlen=RECENT))
 
@@ -66,9 +69,14 @@ class Intake:
             return Ignored("repeated" if stamp == self.last else "reordered", stamp)
         elif self.last is not None and stamp - self.last < 0.75 * self.period:
             return Ignored("early", stamp)
-        self._ways.append(way)
         if self.max_delay and way - quickest > self.max_delay:
-            return Ignored("late", stamp)
+            self._late += 1
+            if self._late < PATIENCE:
+                return Ignored("late", stamp)
+            self._ways.clear()  # nothing else has come for long: the clocks have moved against each other
+            jumped = True
+        self._ways.append(way)
+        self._late = 0
         self.last = stamp
         return Taken(messages, stamp, received, jumped)
 

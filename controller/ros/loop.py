@@ -8,7 +8,7 @@ Every command is one row; rows in their order say everything that `replay` needs
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
@@ -26,10 +26,10 @@ class Brain(Protocol):
 
     @property
     def dt(self) -> float: ...  # [s]
-    @property
-    def inputs(self) -> dict[str, str]: ...  # message types by topic; the first gives the stamp
-    @property
-    def output(self) -> str: ...  # the command's message type
+
+    inputs: ClassVar[dict[str, str]]  # message types by topic; the first gives the stamp
+    output: ClassVar[str]  # the command's message type
+
     def decode(self, messages: dict[str, Any]) -> np.ndarray:
         """-> (n_state,). Raises convert.BadMessage."""
         ...

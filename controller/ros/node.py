@@ -7,7 +7,8 @@ from typing import Any, Generic, TypeVar
 
 import rclpy
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.clock import Clock, ClockType
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -95,7 +96,25 @@ def run_node(
         if node is not None:
             node.close()
             node.destroy_node()
-        rclpy.try_shutdown()
+        rclpy.try_shutdown()  # pyright: ignore[reportPrivateImportUsage]
+
+
+class Every:
+    """A thread that does the same thing every so many seconds."""
+
+    def __init__(self, seconds: float, work: Callable[[], None]):
+        self._seconds, self._work = seconds, work
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._seconds):
+            self._work()
 
 
 class Worker:

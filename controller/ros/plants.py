@@ -30,16 +30,12 @@ class Shape(NamedTuple):
 class Plant(Protocol):
     """The robot's side: physics, the state's messages, and the command it obeys."""
 
-    @property
-    def dt(self) -> float: ...  # control period [s]
-    @property
-    def substeps(self) -> int: ...  # of a control period
-    @property
-    def outputs(self) -> dict[str, str]: ...  # message types by topic
-    @property
-    def input(self) -> str: ...  # the command's message type
-    @property
-    def safe_action(self) -> np.ndarray: ...  # (n_action,)
+    dt: ClassVar[float]  # control period [s]
+    substeps: ClassVar[int]  # of a control period
+    outputs: ClassVar[dict[str, str]]  # message types by topic
+    input: ClassVar[str]  # the command's message type
+    safe_action: ClassVar[np.ndarray]  # (n_action,)
+
     def conditions(self, text: str) -> Schedule[Any]:
         """Raises ConditionError."""
         ...
@@ -64,16 +60,18 @@ class Plant(Protocol):
 class AntPlant:
     """The other side of brains.AntBrain."""
 
-    dt, substeps = Ant.dt, 5
+    dt: ClassVar[float] = Ant.dt
+    substeps: ClassVar[int] = 5
     outputs: ClassVar[dict[str, str]] = TOPICS["ant"].state
     input: ClassVar[str] = TOPICS["ant"].command
-    safe_action = Ant.safe_action
+    safe_action: ClassVar[np.ndarray] = Ant.safe_action
 
     def __init__(self) -> None:
         self._ant = Ant(threads=1)
         self._fine = Physics(load, alter, substeps=1, threads=1)
         self._data = mujoco.MjData(self._ant.physics.model)
         self._condition = Condition()
+        self._action = Ant.safe_action  # in force until now
 
     def conditions(self, text: str) -> Schedule[Condition]:
         return parse(text)
@@ -83,11 +81,11 @@ class AntPlant:
         self._ant.reset([condition], [seed])
 
     def step(self, action: np.ndarray, condition: Condition) -> None:
-        self._condition, self._ant.conditions = condition, [condition]
+        self._condition, self._ant.conditions, self._action = condition, [condition], action
         self._ant.step(action[None])
 
     def substep(self, action: np.ndarray, condition: Condition) -> None:
-        self._condition = condition
+        self._condition, self._action = condition, action
         self._ant.raw = self._fine.run(self._ant.raw, action[None, None], [condition])[:, 0]
 
     def fill(self, messages: dict[str, Any], stamp: int, disturb: Disturb) -> None:
@@ -99,6 +97,7 @@ class AntPlant:
         convert.fill_joints(
             messages["joint_states"], JOINTS, disturb("joint_position", qpos[7:]), disturb("joint_velocity", s[23:]),
         )  # fmt: skip
+        messages["joint_states"].effort = self._action[[MOTORS.index(j) for j in JOINTS]].astype(float).tolist()
         reading = convert.Pose(
             disturb("position", qpos[:3]), disturb("orientation", qpos[3:7]), disturb("velocity", s[linear]),
             disturb("rates", s[angular]),

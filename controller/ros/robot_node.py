@@ -287,9 +287,9 @@ def timed(node: RobotNode, executor: SingleThreadedExecutor) -> int:
     assert plant is not None
     speed = config.speed if config.mode == "fast" else 1.0
     grain = node.period // plant.substeps
+    wait(node, executor)
     origin, begun = (0 if config.mode == "fast" else time.time_ns()), time.monotonic_ns()
     tick = 0
-    wait(node, executor)
 
     def wall(at: int) -> int:  # the robot's time -> [ns] from now until then
         return begun + round((at - origin) / speed) - time.monotonic_ns()

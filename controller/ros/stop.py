@@ -16,3 +16,9 @@ def install() -> None:
 
     signal.signal(signal.SIGINT, ask)
     signal.signal(signal.SIGTERM, ask)
+
+
+def ignore() -> None:
+    """The interpreter is about to end, and would take our handlers away before it has."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
