@@ -17,8 +17,10 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from controller.config import ControllerConfig, UsageError, at_least
+from controller.ros import stop
 from controller.ros.bag import INSTALL
 from controller.ros.params import flatten
+from controller.ros.stop import STOP
 from robots.ant import Ant
 
 DT = {"ant": Ant.dt}  # control period of each robot [s]
@@ -116,7 +118,7 @@ class Nodes:
     def wait_for(self, name: str, words: str) -> None:
         """Until the node has said so. Raises UsageError where it ends first or takes too long."""
         end = time.monotonic() + READY_S
-        while words not in self.output(name):
+        while words not in self.output(name) and not STOP.is_set():
             self.check()
             if time.monotonic() > end:
                 raise UsageError(
@@ -149,6 +151,7 @@ class Nodes:
 def ros(c: Ros) -> None:
     """Raises UsageError."""
     needs_ros()
+    stop.install()
     for name in ("duration", "speed"):
         if not (math.isfinite(value := getattr(c, name)) and value > 0):
             raise UsageError(f"{name} is {value}; valid: more than 0")
@@ -177,7 +180,7 @@ def ros(c: Ros) -> None:
             nodes.wait_for("controller", "active")
             nodes.start("robot", robot)
             begun = time.monotonic()
-            while nodes.processes["robot"].poll() is None:
+            while nodes.processes["robot"].poll() is None and not STOP.is_set():
                 nodes.check()
                 time.sleep(0.05)
             nodes.check()
@@ -195,8 +198,13 @@ def ros(c: Ros) -> None:
                 ),
                 end="",
             )
+    if STOP.is_set():
+        sys.exit(130)
     print(f"{steps} steps of {1e3 * DT[c.robot]:g} ms in {time.monotonic() - begun:.1f} s")
     if c.record is not None:
+        if not (c.record / "metadata.yaml").is_file():
+            print(f"sealegs: the recording at {c.record} is not whole; what was said above tells why", file=sys.stderr)
+            sys.exit(1)
         (c.record / "sealegs.json").write_text(json.dumps(asdict(c), indent=1, default=str))
         print(f"written: {c.record}")
 
