@@ -31,8 +31,22 @@ QUICK = (
 def recording(tmp_path_factory, domain) -> Path:
     path = tmp_path_factory.mktemp("lockstep") / "bag"
     main(
-        ["ros", "ant", "--lockstep", "--duration", str(STEPS * Ant.dt), "--record", str(path), "--condition", CONDITION]
-        + ["--seed", str(SEED), "--domain", str(domain), *QUICK]
+        [
+            "ros",
+            "ant",
+            "--lockstep",
+            "--duration",
+            str(STEPS * Ant.dt),
+            "--record",
+            str(path),
+            "--condition",
+            CONDITION,
+            "--seed",
+            str(SEED),
+            "--domain",
+            str(domain),
+            *QUICK,
+        ]
     )
     return path
 

@@ -1,5 +1,6 @@
 """What the ROS 2 nodes are made of, without ROS: conversions, the intake, parameters, and the loop of events."""
 
+import itertools
 import math
 from types import SimpleNamespace as Bare
 
@@ -199,7 +200,7 @@ def test_a_miss_holds_the_plan_then_relaxes_and_a_plan_ends_it(brain):
     sent, rows, _ = drive(brain, "sss" + "m" * 20 + "s")
     assert [r.event for r in rows[3:]] == [HOLD] * 3 + [RELAX] * 17 + [OK]
     size = [np.abs(a).max() for a in sent]
-    assert all(b <= a for a, b in zip(size[5:22], size[6:23], strict=True)) and size[22] < 0.01
+    assert all(b <= a for a, b in itertools.pairwise(size)) and size[22] < 0.01
 
 
 def test_the_operator_is_obeyed_at_once(brain):
