@@ -151,7 +151,6 @@ class Nodes:
 def ros(c: Ros) -> None:
     """Raises UsageError."""
     needs_ros()
-    stop.install()
     for name in ("duration", "speed"):
         if not (math.isfinite(value := getattr(c, name)) and value > 0):
             raise UsageError(f"{name} is {value}; valid: more than 0")
@@ -171,6 +170,7 @@ def ros(c: Ros) -> None:
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         nodes = Nodes(Path(folder), c.domain, c.namespace)
+        handlers = stop.install()
         try:
             if c.record is not None:
                 nodes.start("record", {"robot": c.robot, "out": str(c.record.resolve())})
@@ -189,6 +189,7 @@ def ros(c: Ros) -> None:
         finally:
             nodes.stop(*(n for n in nodes.processes if n != "record"))
             nodes.stop(*(n for n in nodes.processes if n == "record"))
+            stop.restore(handlers)
         for name in nodes.processes:
             print(
                 "".join(

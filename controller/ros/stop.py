@@ -4,18 +4,23 @@ must not hit the cleaning up."""
 import signal
 import threading
 from types import FrameType
+from typing import Any
 
 STOP = threading.Event()
 
 
-def install() -> None:
-    """From now on both signals only set STOP. rclpy is to be started without handlers of its own."""
+def install() -> dict[int, Any]:
+    """From now on both signals only set STOP. rclpy is to be started without handlers of its own. -> the handlers before, for restore."""
 
     def ask(number: int, frame: FrameType | None) -> None:
         STOP.set()
 
-    signal.signal(signal.SIGINT, ask)
-    signal.signal(signal.SIGTERM, ask)
+    return {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+
+
+def restore(handlers: dict[int, Any]) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def ignore() -> None:
