@@ -31,6 +31,8 @@ setup(
     ),
     package_data={"controller": ["weights/*.safetensors"], "robots": ["vehicles/*.toml"]},
     data_files=[
+        ("share/ament_index/resource_index/packages", ["resource/sealegs"]),
+        ("share/sealegs", ["package.xml"]),
         ("share/sealegs/launch", glob("launch/*.launch.py")),
         ("share/sealegs/params", glob("launch/params/*.yaml")),
     ],
@@ -56,6 +58,11 @@ setup(
         "ros": [f"{name}; {WHEELS}" for name in ROS] + ["rosbags>=0.11", "mcap>=1.2", "pyyaml>=6"],
     },
     entry_points={
-        "console_scripts": ["sealegs = controller.cli:main"],
+        "console_scripts": [
+            "sealegs = controller.cli:main",
+            "controller_node = controller.ros.__main__:controller",
+            "robot_node = controller.ros.__main__:robot",
+            "record_node = controller.ros.__main__:record",
+        ],
     },
 )
