@@ -242,6 +242,7 @@ class ControllerNode(LifecycleNode):
         self._sent = (steady_ns(self), planned)
 
     def _tell(self, row: Row) -> None:
+        row = row._replace(sent_s=steady_ns(self) / 1e9)
         message = Float64MultiArray()
         convert.fill_table(message, row._asdict(), MultiArrayDimension)
         self._telemetry.publish(message)

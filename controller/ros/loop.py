@@ -84,6 +84,7 @@ class Row(NamedTuple):
     plan_ms: float
     total_ms: float
     latency_ms: float  # last part of the state received -> command sent
+    sent_s: float  # when the command was sent, on a clock of durations
     way_ms: float  # state stamped -> last part received, on two clocks where there are two hosts
 
     @property
