@@ -3,7 +3,7 @@
     python -m controller.ros.faults --times 20 --out results/ros/faults
 
 A trial is safe where every command was finite and within bounds, none was older than STALE periods when the next was sent, and the
-robot, where the controller was away, took its safe action within SILENT periods. It has recovered where fresh plans come again when the fault is over.
+robot, where the controller was away, took its safe action within SILENT periods. It has recovered where fresh plans come again afterwards.
 """
 
 import itertools

@@ -17,7 +17,7 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed here; valid: pip ins
 
 from controller.guard import EVENTS, RELAX
 from controller.ros.faults import NONSENSE, QUICK, STATE_FAULTS, TRIALS, Bench
-from controller.ros.loop import LATE, MISS, OPERATOR, PLANNING, RESET, STATE, STEP
+from controller.ros.loop import MISS, OPERATOR, PLANNING, RESET, STATE, STEP
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_planning_slower_than_the_period_is_answered_for(bench):
     outcome = TRIALS["slow"](bench, np.random.default_rng(1))
     assert outcome.recovered, outcome
     rows = [r for t, r in bench.probe.rows if t > at]
-    assert any(r.kind == MISS and r.cause == PLANNING for r in rows) and any(r.kind == LATE for r in rows)
+    assert any(r.kind == MISS and r.cause == PLANNING for r in rows)
     # The watchdog shares a processor with the planner that is too slow: where others have it too, both wait.
     assert "out of bounds" not in outcome.why and outcome.max_gap_ms < 500, outcome
 
@@ -115,24 +115,6 @@ def test_a_setting_that_makes_sense_is_taken_while_it_runs(bench):
     assert bench.probe.set("controller", {"controller.planner.samples": 20}) == []
     assert bench.probe.spin(10, lambda: bench.probe.rows[-1][1].run != run and bench.probe.rows[-1][1].kind == STEP)
     assert bench.probe.set("controller", {"controller.planner.samples": QUICK["controller.planner.samples"]}) == []
-
-
-def test_a_disk_that_fills_stops_the_recording_and_nothing_else(bench, tmp_path):
-    limited = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000)); sys.argv[:] = ['x'] + sys.argv[1:]; " \
-              "runpy.run_module('controller.ros', run_name='__main__', alter_sys=False)"  # fmt: skip
-    log = tmp_path / "log"
-    with open(log, "wb") as f:
-        recorder = subprocess.Popen(
-            [sys.executable, "-c", limited, "record", "--ros-args", "-p", f"out:={tmp_path / 'bag'}"],
-            stdout=f, stderr=f, env=bench.nodes._env, start_new_session=True,
-        )  # fmt: skip
-    try:
-        assert bench.probe.spin(60, lambda: "recording stopped" in log.read_text()), log.read_text()
-        assert recorder.poll() is None  # it says so, and goes on doing nothing
-        bench.running()
-    finally:
-        recorder.send_signal(signal.SIGINT)
-        assert recorder.wait(20) == 0, log.read_text()
 
 
 def test_a_folder_that_vanishes_is_the_recorders_trouble_alone(bench, tmp_path):
