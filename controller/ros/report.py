@@ -37,6 +37,9 @@ def report(path: Path, out: Path) -> dict[str, Any]:
                 commands.append((m.time, label))
         elif m.topic.endswith("/odom"):
             states.append((m.time, convert.stamp_of(m.content), m.content))
+    # In lockstep a state without an answer is sent again, and so is the answer: what counts is the first.
+    commands = list({label: (time, label) for time, label in reversed(commands)}.values())[::-1]
+    states = list({stamp: (time, stamp, odom) for time, stamp, odom in reversed(states)}.values())[::-1]
     if not (record and rows and states):
         raise UsageError(
             f"{path} holds no run of a controller; valid: a recording made by `sealegs ros ROBOT --record DIR`"

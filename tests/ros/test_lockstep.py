@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -89,8 +90,9 @@ def test_replay_of_a_changed_recording_says_so(recording, tmp_path, capsys):
             seen.add(m.topic)
             copy.add(m.topic, kind)
         if m.topic == "/joint_states" and convert.stamp_of(m.content) == round(50 * Ant.dt * 1e9):
-            m.content.position[2] += 1e-3
-        copy.write(m.topic, m.time, m.content)
+            copy.write(m.topic, m.time, replace(m.content, position=m.content.position + 1e-3))
+        else:
+            copy.write(m.topic, m.time, m.content)
     copy.close()
     with pytest.raises(SystemExit) as stopped:
         main(["replay", str(path)])
