@@ -8,7 +8,7 @@ $(STAMP): setup.py pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	# torch by its exact version, first and alone: a bare "torch" may fetch gigabytes of another build
 	$(BIN)/pip install -q -c constraints.txt torch==2.13.0
-	$(BIN)/pip install -q -c constraints.txt -e .[dev,bench]
+	$(BIN)/pip install -q -c constraints.txt -e .[dev,bench,ros]
 	touch $(STAMP)
 
 .PHONY: install demo test bench weights

@@ -26,6 +26,7 @@ from controller import learn as learning
 from controller.config import ControllerConfig, RobotName, UsageError, at_least, make_controller
 from controller.evaluate import EvaluateConfig, evaluate, groups
 from controller.fitting import FitConfig, fit_adapter
+from controller.ros import commands as ros_commands
 from dynamics.checkpoint import CheckpointError
 from dynamics.data import DataError, shards
 from dynamics.train import ResumeError
@@ -284,6 +285,7 @@ COMMANDS: dict[str, dict[str, Command]] = {
     "train": {"ant": (Train, train)},
     "evaluate": {"ant": (Evaluate, run_evaluate), "quadrotor": (EvaluateQuadrotor, evaluate_of_quadrotor)},
     "bench": {"": (Bench, bench)},
+    **{name: {"": command} for name, command in ros_commands.COMMANDS.items()},
 }
 
 

@@ -1,0 +1,80 @@
+"""The controller's side of each robot. A robot is one class and one line in BRAINS; its other side is in plants.py."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from controller.config import ControllerConfig, make_controller
+from controller.controller import Controller, Diagnostics, Memory
+from controller.guard import GuardMemory
+from controller.ros import convert
+from controller.ros.loop import Brain
+from controller.ros.topics import TOPICS
+from robots.ant import Ant
+from robots.condition import HEALTHY
+from robots.space import quaternion_to_rotation
+
+JOINTS = tuple(
+    f"{part}_{leg}" for leg in range(1, 5) for part in ("hip", "ankle")
+)  # the state's order, as ant.xml names them
+MOTORS = (*JOINTS[6:], *JOINTS[:6])  # the command's order: ant.xml lists the last leg's motors first
+
+
+@dataclass(frozen=True)
+class AntBrain:
+    """In: JointState with the eight joints of JOINTS in any order, and Odometry of the torso (twist in its own frame). Out:
+    Float64MultiArray, eight torques in the order of MOTORS as a fraction of each motor's largest."""
+
+    controller: Controller
+    dt: float = Ant.dt
+    inputs: ClassVar[dict[str, str]] = TOPICS["ant"].state
+    output: ClassVar[str] = TOPICS["ant"].command
+
+    def decode(self, messages: dict[str, Any]) -> np.ndarray:
+        q, qd = convert.joints(messages["joint_states"], JOINTS)
+        base = convert.pose(messages["odom"])
+        rot = quaternion_to_rotation(base.quaternion)
+        return np.concatenate((base.p, rot[0], rot[2], q, base.v, base.w, qd))
+
+    def fill(self, message: Any, action: np.ndarray, label: convert.Label) -> None:
+        convert.fill_command(message, action, label, convert.message_type("std_msgs/msg/MultiArrayDimension")())
+
+    def read(self, message: Any) -> np.ndarray:
+        return convert.command(message, len(MOTORS)).astype(np.float32)
+
+    def rest(self) -> np.ndarray:
+        return Ant(threads=1).reset([HEALTHY], [0])[0]
+
+    def init(self, seed: int) -> Memory:
+        return self.controller.init([seed])
+
+    def step(self, memory: Memory, state: np.ndarray) -> tuple[np.ndarray, Memory, Diagnostics]:
+        # Whether it came in time is decided by whoever waits for it, not by the step.
+        action, memory, diagnostics = self.controller.step(memory, state[None], late=False)
+        return action[0], memory, diagnostics
+
+    def miss(self, memory: Memory, relax: bool) -> tuple[np.ndarray, Memory, int]:
+        guard = memory.guard
+        if relax:
+            guard = guard._replace(failures=torch.full_like(guard.failures, guard.plan.shape[1]))
+        action, guard, event = self.controller.guard.step(guard, guard.plan, torch.zeros(1, dtype=torch.bool))
+        return action[0].numpy().copy(), self.interrupt(memory._replace(guard=guard)), int(event)
+
+    def late(self, memory: Memory, planned: Memory, misses: int) -> Memory:
+        guard = GuardMemory(planned.guard.plan, planned.guard.failures + misses, memory.guard.action)
+        return self.interrupt(planned._replace(guard=guard))
+
+    def interrupt(self, memory: Memory) -> Memory:
+        return memory._replace(last_s=torch.full_like(memory.last_s, torch.nan))
+
+
+def ant(config: ControllerConfig, weights: Path | None) -> AntBrain:
+    """Raises CheckpointError, UsageError."""
+    return AntBrain(make_controller(Ant(threads=1), config, weights))
+
+
+BRAINS: dict[str, Callable[[ControllerConfig, Path | None], Brain]] = {"ant": ant}

@@ -1,0 +1,233 @@
+"""`sealegs ros`, `sealegs replay`, `sealegs hil-report`. Only the nodes that `sealegs ros` starts need ROS."""
+
+import importlib.util
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from controller.config import ControllerConfig, UsageError, at_least
+from controller.ros import stop
+from controller.ros.bag import INSTALL
+from controller.ros.params import flatten
+from controller.ros.stop import STOP
+from robots.ant import Ant
+
+DT = {"ant": Ant.dt}  # control period of each robot [s]
+READY_S = 120.0  # for a node to import, load and warm up on a busy machine
+
+
+@dataclass(frozen=True)
+class Ros:
+    """A simulated robot and its controller as two ROS 2 nodes, in two processes."""
+
+    robot: Annotated[Literal["ant"], tyro.conf.Positional] = "ant"
+    duration: float = 30.0
+    """of the robot's time [s]"""
+    record: Path | None = None
+    """a folder for the recording (rosbag2, MCAP); it must not be there yet"""
+    lockstep: bool = False
+    """a state, its command, the next state: deterministic, as fast as it goes"""
+    speed: float = 1.0
+    """times real time; other than 1 with /clock"""
+    condition: str = "healthy"
+    seed: int = 0
+    weights: Path | None = None
+    domain: int | None = None
+    """ROS_DOMAIN_ID; by default the environment's"""
+    namespace: str = ""
+    delay_ms: float = 0.0
+    """of the state on its way to the controller"""
+    jitter_ms: float = 0.0
+    drop: float = 0.0
+    """probability that a state's message is lost"""
+    controller: ControllerConfig = field(default_factory=ControllerConfig)
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Re-run the controller on a recording's states: prints how many actions are identical, exit code 1 where any differs."""
+
+    bag: Annotated[Path, tyro.conf.Positional]
+
+
+@dataclass(frozen=True)
+class HilReport:
+    """A recording -> report.md, report.json and plots: rates, jitter, latency, misses, losses, adaptation lag."""
+
+    bag: Annotated[Path, tyro.conf.Positional]
+    out: Path = Path("runs/hil")
+
+
+def needs_ros() -> None:
+    """Raises UsageError where there is none."""
+    if importlib.util.find_spec("rclpy") is None:
+        raise UsageError(f"ROS 2 is not installed here (no module rclpy); {INSTALL}, or source an installed ROS 2")
+
+
+def parameters(values: dict[str, Any]) -> str:
+    """A parameter file for every node. JSON is YAML; names with dots become nests."""
+    tree: dict[str, Any] = {}
+    for name, value in values.items():
+        *path, last = name.split(".")
+        branch = tree
+        for part in path:
+            branch = branch.setdefault(part, {})
+        branch[last] = value
+    return json.dumps({"/**": {"ros__parameters": tree}})
+
+
+class Nodes:
+    """Processes that end together. The output of each goes to a file and is shown where it fails."""
+
+    def __init__(self, folder: Path, domain: int | None, namespace: str):
+        self._folder, self._namespace = folder, namespace
+        self._env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        self._env.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+        if domain is not None:
+            self._env["ROS_DOMAIN_ID"] = str(domain)
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, name: str, values: dict[str, Any]) -> None:
+        file = self._folder / f"{name}.yaml"
+        file.write_text(parameters(values))
+        command = [sys.executable, "-m", "controller.ros", name, "--ros-args", "--params-file", str(file)]
+        if self._namespace:
+            command += ["-r", f"__ns:=/{self._namespace.strip('/')}"]
+        with open(self._log(name), "wb") as log:
+            self.processes[name] = subprocess.Popen(
+                command, stdout=log, stderr=subprocess.STDOUT, env=self._env, start_new_session=True
+            )
+
+    def _log(self, name: str) -> Path:
+        return self._folder / f"{name}.log"
+
+    def output(self, name: str) -> str:
+        return self._log(name).read_text(errors="replace")
+
+    def wait_for(self, name: str, words: str) -> None:
+        """Until the node has said so. Raises UsageError where it ends first or takes too long."""
+        end = time.monotonic() + READY_S
+        while words not in self.output(name) and not STOP.is_set():
+            self.check()
+            if time.monotonic() > end:
+                raise UsageError(
+                    f"the {name} node was not ready after {READY_S:g} s; valid: a machine with time for it"
+                )
+            time.sleep(0.02)
+
+    def check(self) -> None:
+        """Raises UsageError where a node ended with an error."""
+        for name, process in self.processes.items():
+            if process.poll():
+                said = self.output(name).strip().splitlines() or ["nothing was said"]
+                sentence = next((line[9:] for line in said if line.startswith("sealegs: ")), said[-1])
+                raise UsageError(f"the {name} node ended with exit code {process.returncode}: {sentence}")
+
+    def stop(self, *names: str) -> None:
+        """Ask them to end; those that do not within 10 s are killed."""
+        asked = [self.processes[name] for name in names if self.processes[name].poll() is None]
+        for process in asked:
+            process.send_signal(signal.SIGINT)
+        end = time.monotonic() + 10
+        for process in asked:
+            try:
+                process.wait(max(0.1, end - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def ros(c: Ros) -> None:
+    """Raises UsageError."""
+    needs_ros()
+    for name in ("duration", "speed"):
+        if not (math.isfinite(value := getattr(c, name)) and value > 0):
+            raise UsageError(f"{name} is {value}; valid: more than 0")
+    at_least(0, seed=c.seed)
+    if c.record is not None and c.record.exists():
+        raise UsageError(f"{c.record} is there already; valid: a folder that is not")
+    steps = max(1, round(c.duration / DT[c.robot]))
+    mode = "lockstep" if c.lockstep else "real" if c.speed == 1 else "fast"
+    clock = {"use_sim_time": mode == "fast"}
+    control = {
+        "robot": c.robot, "weights": str(c.weights.resolve() if c.weights else ""), "seed": c.seed, "autostart": True,
+        "lockstep": c.lockstep, **{f"controller.{k}": v for k, v in flatten(c.controller).items()}, **clock,
+    }  # fmt: skip
+    robot = {
+        "robot": c.robot, "condition": c.condition, "seed": c.seed, "mode": mode, "speed": float(c.speed), "steps": steps,
+        "listeners": 1 + (c.record is not None), "delay_ms": c.delay_ms, "jitter_ms": c.jitter_ms, "drop": c.drop,
+    }  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        nodes = Nodes(Path(folder), c.domain, c.namespace)
+        handlers = stop.install()
+        try:
+            if c.record is not None:
+                nodes.start("record", {"robot": c.robot, "out": str(c.record.resolve())})
+            nodes.start("controller", control)
+            if c.record is not None:
+                nodes.wait_for("record", "recording to")
+            nodes.wait_for("controller", "active")
+            nodes.start("robot", robot)
+            begun = time.monotonic()
+            while nodes.processes["robot"].poll() is None and not STOP.is_set():
+                nodes.check()
+                time.sleep(0.05)
+            nodes.check()
+            time.sleep(0.2)  # for the last messages
+            nodes.check()
+        finally:
+            nodes.stop(*(n for n in nodes.processes if n != "record"))
+            nodes.stop(*(n for n in nodes.processes if n == "record"))
+            stop.restore(handlers)
+        for name in nodes.processes:
+            print(
+                "".join(
+                    f"{name}: {line}\n"
+                    for line in nodes.output(name).splitlines()
+                    if "[WARN]" in line or "[ERROR]" in line
+                ),
+                end="",
+            )
+    if STOP.is_set():
+        sys.exit(130)
+    print(f"{steps} steps of {1e3 * DT[c.robot]:g} ms in {time.monotonic() - begun:.1f} s")
+    if c.record is not None:
+        if not (c.record / "metadata.yaml").is_file():
+            print(f"sealegs: the recording at {c.record} is not whole; what was said above tells why", file=sys.stderr)
+            sys.exit(1)
+        (c.record / "sealegs.json").write_text(json.dumps(asdict(c), indent=1, default=str))
+        print(f"written: {c.record}")
+
+
+def replay(c: Replay) -> None:
+    """Exit code 1 where an action differs."""
+    from controller.ros.replay import replay as again
+
+    counts = again(c.bag)
+    lost = f"; {counts.lost} of them lack a state or a command in the recording" if counts.lost else ""
+    print(f"{counts.identical} of {counts.commands} actions identical{lost}")
+    if counts.identical != counts.commands or not counts.commands:
+        sys.exit(1)
+
+
+def hil_report(c: HilReport) -> None:
+    from controller.ros.report import report
+
+    report(c.bag, c.out)
+    print(f"written: {c.out}")
+
+
+COMMANDS: dict[str, tuple[Any, Callable[[Any], None]]] = {
+    "ros": (Ros, ros), "replay": (Replay, replay), "hil-report": (HilReport, hil_report),
+}  # fmt: skip

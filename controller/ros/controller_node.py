@@ -1,0 +1,336 @@
+"""The controller as a lifecycle node: state messages in, commands out, whatever comes or fails to come.
+
+    ~/commands    the command, one for every state, and where none comes one for every period (guard: hold, then relax)
+    ~/telemetry   one row for every command (loop.Row), as labelled numbers
+    ~/config      the settings of this run, JSON, latched: what `sealegs replay` starts from
+    /diagnostics  at 1 Hz: state input, planning, guard, adaptation
+    ~/hold, ~/resume, ~/reset_adaptation   std_srvs/Trigger
+
+Planning and the watchdog run in threads of their own: neither a plan that is not ready nor a service that takes its time delays the
+command that is due.
+"""
+
+import hashlib
+import json
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from std_msgs.msg import Float64MultiArray, MultiArrayDimension, String
+from std_srvs.srv import Trigger
+
+from controller.config import UsageError, weights_of
+from controller.guard import OK as SOUND
+from controller.guard import RELAX
+from controller.ros import convert
+from controller.ros.brains import BRAINS
+from controller.ros.controller_config import ControlConfig, check
+from controller.ros.intake import Ignored, Intake
+from controller.ros.loop import BAD_STATE, CAUSES, LATE, MISS, OPERATOR, PLANNING, RESET, STATE, STEP, Loop, Row
+from controller.ros.node import LATCHED, NEWEST, OFFERED, STEADY, Every, Parameters, Worker, now_ns, run_node, steady_ns
+from controller.ros.params import flatten
+
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+LIVE = "controller."  # what may change while it runs
+
+
+class ControllerNode(LifecycleNode):
+    def __init__(self) -> None:
+        super().__init__("sealegs_controller")
+        self._lock = threading.RLock()
+        self._loop: Loop | None = None
+        self._active = self._held = False
+        self.settings = Parameters(self, ControlConfig(), self._change)
+        self._counts: Counter[str] = Counter()
+        self._rows: list[Row] = []
+        self._why = ""  # the last reason for which a state was not used
+        self._telemetry = self.create_publisher(Float64MultiArray, "~/telemetry", OFFERED)
+        self._config = self.create_publisher(String, "~/config", LATCHED)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        for name in ("reset_adaptation", "hold", "resume"):
+            self.create_service(Trigger, f"~/{name}", getattr(self, f"_{name}"))
+        self.create_timer(1.0, self._report, clock=STEADY)
+        self._worker: Worker | None = None
+        self._watchdog: Every | None = None
+        if self.settings.config.autostart:
+            self.trigger_configure()
+            if self._loop is None:
+                raise UsageError(self._why)
+            self.trigger_activate()
+            self.get_logger().info("active")
+
+    # --- life cycle
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """All that is slow: weights, warm-up."""
+        config = self.settings.config
+        try:
+            self._build(config, warm=3)  # the first steps of a size are slow
+        except ValueError as e:
+            self.get_logger().error(str(e))
+            self._why = str(e)
+            return TransitionCallbackReturn.FAILURE
+        assert self._loop is not None
+        brain = self._loop.brain
+        self._period = round(brain.dt * 1e9)
+        self._intake = Intake(
+            tuple(brain.inputs),
+            self._period,
+            round(config.slop_ms * 1e6),
+            round(config.max_delay_periods * self._period),
+        )
+        self._command_type = convert.message_type(brain.output)
+        self._commands = self.create_publisher(self._command_type, "~/commands", OFFERED)
+        self._inputs = [
+            self.create_subscription(
+                convert.message_type(kind), topic, lambda m, topic=topic: self._receive(topic, m), NEWEST
+            )
+            for topic, kind in brain.inputs.items()
+        ]
+        self._worker = Worker(self._plan)
+        self._watchdog = Every(brain.dt / 10, self._check)
+        self.get_logger().info(f"configured: {config.robot}, {config.controller.adapter}, period {1e3 * brain.dt:g} ms")
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        with self._lock:
+            self._intake.forget()
+            self._active, self._held, self._sent, self._planning = True, False, None, False
+            if self._loop is not None:
+                self._loop.pause()
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        with self._lock:
+            self._active = False
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._active = False
+        self.close()
+        for subscription in self._inputs:
+            self.destroy_subscription(subscription)
+        self.destroy_publisher(self._commands)
+        self._loop = None
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._active = False
+        return TransitionCallbackReturn.SUCCESS
+
+    def close(self) -> None:
+        for thread in (self._worker, self._watchdog):
+            if thread is not None:
+                thread.close()
+        self._worker = self._watchdog = None
+
+    def _build(self, config: ControlConfig, warm: int) -> None:
+        """A new loop with nothing adapted, after `warm` steps for practice. Raises CheckpointError, UsageError."""
+        brain = BRAINS[config.robot](config.controller, Path(config.weights) if config.weights else None)
+        memory = brain.init(config.seed)
+        for _ in range(warm):
+            memory = brain.step(memory, brain.rest())[1]
+        with self._lock:
+            self._loop = Loop(brain, config.seed, time.time_ns() // 1_000_000)
+        path = Path(config.weights) if config.weights else weights_of(config.robot, config.controller.adapter)
+        record = {
+            "run": self._loop.run, "weights": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "dt": brain.dt,
+            "config": flatten(config), "namespace": self.get_namespace(),
+            "sim_time": self.get_parameter("use_sim_time").value,
+        }  # fmt: skip
+        self._config.publish(String(data=json.dumps(record)))
+
+    def _change(self, config: ControlConfig, names: set[str]) -> None:
+        check(config)
+        if self._loop is None:
+            return
+        if fixed := sorted(n for n in names if not n.startswith(LIVE)):
+            raise UsageError(
+                f"{fixed[0]} is read when the node is configured; valid: deactivate and clean up before it is changed"
+            )
+        self._build(config, warm=0)  # control goes on
+
+    # --- states in, commands out
+
+    def _receive(self, topic: str, message: Any) -> None:
+        if not self._active or self._loop is None:
+            return
+        taken = self._intake.add(topic, convert.stamp_of(message), now_ns(self), message)
+        if taken is None:
+            return
+        if isinstance(taken, Ignored):
+            self._counts[taken.reason] += 1
+            if taken.reason == "repeated" and self.settings.config.lockstep:
+                self._again(taken.stamp)
+            return
+        self._counts["jumped"] += taken.jumped
+        try:
+            state = self._loop.brain.decode(taken.messages)
+        except convert.BadMessage as e:
+            self._counts["unusable"] += 1
+            self._why = str(e)
+            if self.settings.config.lockstep:
+                self._miss(BAD_STATE, taken.stamp)
+            return
+        self._counts["used"] += 1
+        if self._held:  # the watchdog goes on; in lockstep there is none
+            if self.settings.config.lockstep:
+                self._miss(OPERATOR, taken.stamp)
+        elif self._worker is not None:
+            self._counts["skipped"] += self._worker.give((state, taken.stamp, taken.received))
+
+    def _plan(self, job: tuple[np.ndarray, int, int]) -> None:
+        """In the worker's thread."""
+        with self._lock:
+            if not self._active or self._held or self._loop is None:
+                return
+            loop, self._planning = self._loop, True
+            begun = loop.begin(*job)
+        try:
+            planned = loop.brain.step(begun.memory, begun.state)
+        except Exception as e:  # whatever the maths did, the watchdog goes on and the next state is tried
+            self._counts["failed"] += 1
+            self.get_logger().error(f"planning failed: {e!r}")
+            return
+        finally:
+            self._planning = False
+        with self._lock:
+            if not self._active or self._held or loop is not self._loop:
+                return
+            action, row = loop.finish(begun, planned, now_ns(self))
+            if action is not None:
+                self._send(action)
+            if row is not None:
+                self._tell(row)
+
+    def _check(self) -> None:
+        """The watchdog: within one and a half periods of a planned command, and one of any other, the next one goes out."""
+        with self._lock:
+            if not self._active or self._sent is None or self.settings.config.lockstep:
+                return
+            at, planned = self._sent
+            silent = steady_ns(self) - at
+            if silent < 0:  # /clock was set back
+                self._sent = (steady_ns(self), planned)
+            elif silent > (1.5 if planned else 1.0) * self._period:
+                self._miss(OPERATOR if self._held else PLANNING if self._planning else STATE)
+
+    def _miss(self, cause: int, stamp: int | None = None) -> None:
+        with self._lock:
+            if self._loop is not None:
+                action, row = self._loop.miss(cause, stamp)
+                self._send(action, planned=False)
+                self._tell(row)
+
+    def _again(self, stamp: int) -> None:
+        """In lockstep: the state came again, so its command got lost."""
+        with self._lock:
+            if self._loop is not None and self._loop.stamp == stamp and self._sent is not None:
+                self._commands.publish(self._last)
+
+    def _send(self, action: np.ndarray, planned: bool = True) -> None:
+        assert self._loop is not None
+        self._last = self._command_type()
+        self._loop.brain.fill(self._last, action, self._loop.label)
+        self._commands.publish(self._last)
+        self._sent = (steady_ns(self), planned)
+
+    def _tell(self, row: Row) -> None:
+        row = row._replace(sent_s=steady_ns(self) / 1e9)
+        message = Float64MultiArray()
+        convert.fill_table(message, row._asdict(), MultiArrayDimension)
+        self._telemetry.publish(message)
+        self._rows.append(row)
+
+    # --- services
+
+    def _hold(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        with self._lock:
+            self._held = True
+            if self._active and self._sent is not None:
+                self._miss(OPERATOR)
+        response.success, response.message = True, "holding: the command relaxes to the safe action"
+        return response
+
+    def _resume(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success = self._held
+        response.message = "resumed" if self._held else "was not held"
+        self._held = False
+        return response
+
+    def _reset_adaptation(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        with self._lock:
+            if self._loop is None:
+                response.success, response.message = False, "not configured"
+            else:
+                self._tell(self._loop.reset())
+                response.success, response.message = True, "nothing is adapted any more"
+        return response
+
+    # --- diagnostics
+
+    def _report(self) -> None:
+        with self._lock:
+            rows, self._rows = self._rows, []
+            counts, self._counts = self._counts, Counter()
+            why, self._why = self._why, ""
+        name = self.get_fully_qualified_name()
+        statuses = [status(f"{name}: {what}", *judge) for what, judge in self._judge(rows, counts, why).items()]
+        message = DiagnosticArray(status=statuses)
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(message)
+
+    def _judge(self, rows: list[Row], counts: Counter[str], why: str) -> dict[str, tuple[bytes, str, dict[str, Any]]]:
+        """The last second: part -> level, sentence, values."""
+        if not self._active:
+            return {"state input": (WARN if self._loop is None else OK, "not active", {})}
+        steps = [r for r in rows if r.kind in (STEP, LATE)]
+        missed = Counter(CAUSES[int(r.cause)] for r in rows if r.kind == MISS)
+        limit = self.settings.config.controller.deadline_ms or self._period / 1e6
+        slow = sum(r.latency_ms > limit for r in steps)
+        ignored = sum(counts[k] for k in ("unusable", "late", "reordered", "repeated", "skipped", "jumped"))
+        total = [r.total_ms for r in steps] or [float("nan")]
+        before, after = (_mean([getattr(r, f"error_{w}") for r in steps]) for w in ("before", "after"))
+        worst = max((r.event for r in rows if r.kind != RESET), default=SOUND)
+        return {
+            "state input": (
+                ERROR if not counts["used"] else WARN if ignored else OK,
+                why or (f"{counts['used']} states used, {ignored} not" if counts["used"] else "no usable state in the last second"),
+                {**counts, "way_ms": _mean([r.way_ms for r in steps])},
+            ),
+            "planning": (
+                ERROR if counts["failed"] or (slow and slow == len(steps)) else WARN if slow else OK,
+                f"{slow} of {len(steps)} later than {limit:g} ms",
+                {"median_ms": float(np.median(total)), "max_ms": max(total), "failed": counts["failed"]},
+            ),
+            "guard": (
+                ERROR if worst == RELAX and not self._held else WARN if worst != SOUND else OK,
+                "held by the operator" if self._held else f"{sum(missed.values())} commands without a new plan",
+                dict(missed),
+            ),
+            "adaptation": (
+                OK if not after > before else WARN, "one-step error, before -> after", {"before": before, "after": after},
+            ),
+        }  # fmt: skip
+
+
+def _mean(x: list[float]) -> float:
+    known = [v for v in x if np.isfinite(v)]
+    return float(np.mean(known)) if known else float("nan")
+
+
+def status(name: str, level: bytes, message: str, values: dict[str, Any]) -> DiagnosticStatus:
+    return DiagnosticStatus(
+        name=name, level=level, message=message, values=[KeyValue(key=k, value=f"{v}") for k, v in values.items()]
+    )
+
+
+def run(argv: list[str]) -> int:
+    torch.set_num_threads(1)
+    return run_node(argv, ControllerNode)

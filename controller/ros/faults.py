@@ -1,0 +1,329 @@
+"""Faults injected into running nodes, one trial after the other, and what the commands did meanwhile.
+
+    python -m controller.ros.faults --times 20 --out results/ros/faults
+
+A trial is safe where every command was finite and within bounds, none was older than STALE periods when the next was sent, and the
+robot, where the controller was away, took its safe action within SILENT periods. It has recovered where fresh plans come again afterwards.
+"""
+
+import itertools
+import json
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import rclpy
+import tyro
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import Parameter, parameter_value_to_python
+from rclpy.parameter_client import AsyncParameterClient
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64MultiArray
+from std_srvs.srv import Trigger
+
+from controller.ros import convert
+from controller.ros.commands import DT, Nodes
+from controller.ros.loop import MISS, STEP, Row
+from controller.ros.node import EVERYTHING
+
+STALE = 2.0  # periods
+SILENT = 2.0  # periods
+KILLED = ("controller-killed", "controller-interrupted")
+PATIENCE_S = 30.0  # for a node to start
+QUICK = {"controller.planner.samples": 16, "controller.planner.horizon": 3, "controller.planner.iterations": 1}
+SLOW = {"controller.planner.samples": 6000, "controller.planner.horizon": 8, "controller.planner.iterations": 2}
+
+
+class Command(NamedTuple):
+    time: float  # when it came [s]
+    data: np.ndarray
+    label: convert.Label
+
+
+@dataclass(frozen=True)
+class Outcome:
+    fault: str
+    safe: bool
+    recovered: bool
+    recovery_s: float
+    max_gap_ms: float
+    commands: int
+    why: str = ""
+
+
+class Probe(Node):
+    """Watches both nodes, changes their parameters and calls their services."""
+
+    def __init__(self, context: Context):
+        super().__init__("sealegs_probe", context=context)
+        self.commands: list[Command] = []
+        self.rows: list[tuple[float, Row]] = []
+        self.efforts: list[tuple[int, np.ndarray]] = []  # by stamp [ns]
+        self.create_subscription(Float64MultiArray, "sealegs_controller/commands", self._command, EVERYTHING)
+        self.create_subscription(Float64MultiArray, "sealegs_controller/telemetry", self._row, EVERYTHING)
+        self.create_subscription(JointState, "joint_states", self._state, EVERYTHING)
+        self._settings_of = {name: AsyncParameterClient(self, f"sealegs_{name}") for name in ("robot", "controller")}
+        self._spinner = SingleThreadedExecutor(context=context)
+        self._spinner.add_node(self)
+
+    def _command(self, m: Float64MultiArray) -> None:
+        label = convert.label_of(m)
+        assert label is not None
+        self.commands.append(Command(time.monotonic(), np.array(m.data), label))
+
+    def _row(self, m: Float64MultiArray) -> None:
+        self.rows.append((time.monotonic(), Row(**convert.table(m))))
+
+    def _state(self, m: JointState) -> None:
+        self.efforts.append((convert.stamp_of(m), np.array(m.effort)))
+
+    def spin(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
+        """-> whether `until` came true in that time."""
+        end = time.monotonic() + seconds
+        while not (done := until()) and time.monotonic() < end:
+            self._spinner.spin_once(timeout_sec=0.02)
+        return done
+
+    def set(self, node: str, values: dict[str, Any]) -> list[str]:
+        """-> the reasons of refusals. Raises TimeoutError."""
+        client = self._settings_of[node]
+        if not self.spin(PATIENCE_S, client.services_are_ready):
+            raise TimeoutError(f"no parameters at the {node} node")
+        future = client.set_parameters([Parameter(name, value=value) for name, value in values.items()])
+        return [r.reason for r in self._answer(future, node).results if not r.successful]
+
+    def get(self, node: str, name: str) -> Any:
+        return parameter_value_to_python(self._answer(self._settings_of[node].get_parameters([name]), node).values[0])
+
+    def call(self, service: str) -> Trigger.Response:
+        client = self.create_client(Trigger, f"sealegs_controller/{service}")
+        if not self.spin(PATIENCE_S, client.service_is_ready):
+            raise TimeoutError(f"no service {service}")
+        return self._answer(client.call_async(Trigger.Request()), service)
+
+    def _answer(self, future: Any, who: str) -> Any:
+        if not self.spin(PATIENCE_S, future.done):
+            raise TimeoutError(f"{who} does not answer")
+        return future.result()
+
+    def fresh(self, since: float, n: int = 3) -> bool:
+        """Whether n fresh plans came after `since`."""
+        return sum(t > since and r.kind == STEP for t, r in self.rows) >= n
+
+
+class Bench:
+    """Both nodes and a probe, in a domain of their own. speed: times real time; 1 is real time, without /clock."""
+
+    def __init__(self, folder: Path, domain: int, seed: int = 0, speed: float = 1.0):
+        os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+        self.period = DT["ant"]
+        self.nodes = Nodes(folder, domain, "")
+        self.speed, self._seed = speed, seed
+        self.context = Context()
+        rclpy.init(context=self.context, domain_id=domain)
+        self.probe = Probe(self.context)
+        self.start("controller")
+        self.start("robot")
+        self.running()
+
+    def start(self, name: str) -> None:
+        if name == "controller":
+            self.nodes.start(name, {"autostart": True, "seed": self._seed, "use_sim_time": self.speed != 1, **QUICK})
+        else:
+            self.nodes.start(
+                name, {"seed": self._seed, "mode": "real" if self.speed == 1 else "fast", "speed": self.speed}
+            )
+
+    def running(self, seconds: float = 120.0) -> None:
+        """Raises TimeoutError."""
+        begun = time.monotonic()
+        if not self.probe.spin(seconds, lambda: self.probe.fresh(begun)):
+            raise TimeoutError("the nodes do not run: " + "; ".join(self.nodes.output(n) for n in self.nodes.processes))
+
+    def kill(self, name: str) -> None:
+        process = self.nodes.processes[name]
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+    def close(self) -> None:
+        self.nodes.stop(*self.nodes.processes)
+        self.probe.destroy_node()
+        rclpy.try_shutdown(context=self.context)  # pyright: ignore[reportPrivateImportUsage]
+
+    def wait(self, seconds: float) -> None:
+        """Of the robot's time."""
+        self.probe.spin(seconds / self.speed)
+
+    def outcome(self, fault: str, begun: float, over: float, patience: float = 15.0) -> Outcome:
+        """Waits for the recovery, then judges the commands from begun on."""
+        probe, period = self.probe, self.period
+        recovered = probe.spin(patience / self.speed if patience < PATIENCE_S else patience, lambda: probe.fresh(over))
+        first = next((t for t, r in probe.rows if t > over and r.kind == STEP), float("nan"))
+        seen = [c for c in probe.commands if c.time > begun]
+        sound = all(np.isfinite(c.data).all() and (np.abs(c.data) <= 1).all() for c in seen)
+        rows = [r for t, r in probe.rows if t > begun and r.kind in (STEP, MISS)]
+        # By the controller's own clock, so that it is its delay which counts and not that of whoever watches.
+        gaps = [b.sent_s - a.sent_s for a, b in itertools.pairwise(rows) if fault not in KILLED or a.run == b.run]
+        gap = max((g for g in gaps if g >= 0), default=0.0)  # less where the robot, and /clock, began anew
+        why = "" if sound else "a command out of bounds"
+        if gap > STALE * period:
+            why = f"no command for {1e3 * gap:.0f} ms"
+        elif fault in KILLED and (moved := self._moved_in_silence()):
+            why = f"not in the safe action {moved:.2f} s after the last command"
+        return Outcome(fault, not why, recovered, first - over, 1e3 * gap, len(seen), why)
+
+    def _moved_in_silence(self) -> float:
+        """How long after its last command the robot was seen to act, beyond what it may, while the controller was away [s]; 0: not."""
+        run = self.probe.commands[-1].label.run
+        before = [c.label.stamp for c in self.probe.commands if c.label.run != run]
+        after = min(c.label.stamp for c in self.probe.commands if c.label.run == run)
+        last = max((s for s in before if s < after), default=after)
+        # One period until the command acts, SILENT until it does so no more, one until the state shows it.
+        late = [
+            s - last
+            for s, effort in self.probe.efforts
+            if last + (SILENT + 2) * 1e9 * self.period < s < after and effort.any()
+        ]
+        return max(late, default=0) / 1e9
+
+
+def state_fault(bench: Bench, fault: str, rng: np.random.Generator) -> Outcome:
+    begun = time.monotonic()
+    bench.probe.set("robot", {"fault": fault})
+    bench.wait(float(rng.uniform(0.2, 0.8)))
+    bench.probe.set("robot", {"fault": "none"})
+    return bench.outcome(fault, begun, time.monotonic())
+
+
+def robot_killed(bench: Bench, rng: np.random.Generator) -> Outcome:
+    begun = time.monotonic()
+    bench.wait(float(rng.uniform(0, 0.1)))
+    bench.kill("robot")
+    bench.start("robot")
+    return bench.outcome("robot-killed", begun, time.monotonic(), PATIENCE_S)
+
+
+def controller_killed(bench: Bench, rng: np.random.Generator) -> Outcome:
+    begun = time.monotonic()
+    bench.wait(float(rng.uniform(0, 0.1)))
+    bench.kill("controller")
+    bench.start("controller")
+    return bench.outcome("controller-killed", begun, time.monotonic(), PATIENCE_S)
+
+
+NONSENSE: dict[str, list[Any]] = {
+    "controller.planner.samples": [0, -5], "controller.planner.horizon": [0], "controller.planner.kind": ["dice"],
+    "controller.planner.std": [float("nan"), -1.0, 0.0], "controller.planner.beta": [1.0], "controller.k": [0],
+    "controller.adapter": ["wishful"], "controller.precision": ["float3"], "robot": ["whale"], "seed": [-1], "slop_ms": [float("inf")],
+}  # fmt: skip
+
+
+def nonsense(bench: Bench, rng: np.random.Generator) -> Outcome:
+    begun = time.monotonic()
+    names = list(NONSENSE)
+    name = names[int(rng.integers(len(names)))]
+    value = NONSENSE[name][int(rng.integers(len(NONSENSE[name])))]
+    before = bench.probe.get("controller", name)
+    reasons = bench.probe.set("controller", {name: value})
+    after = bench.probe.get("controller", name)
+    out = bench.outcome("nonsense", begun, time.monotonic())
+    if not reasons or not reasons[0] or after != before:
+        return replace(out, safe=False, why=f"{name} = {value} was taken")
+    return out
+
+
+def slow(bench: Bench, rng: np.random.Generator) -> Outcome:
+    begun = time.monotonic()
+    bench.probe.set("controller", SLOW)
+    bench.wait(float(rng.uniform(0.3, 0.8)))
+    bench.probe.set("controller", QUICK)
+    return bench.outcome("slow", begun, time.monotonic())
+
+
+def sigint_twice(bench: Bench, rng: np.random.Generator) -> Outcome:
+    """Of either node: it must end by itself, in order."""
+    begun = time.monotonic()
+    name = ("controller", "robot")[int(rng.integers(2))]
+    process = bench.nodes.processes[name]
+    process.send_signal(signal.SIGINT)
+    time.sleep(float(rng.uniform(0, 0.05)))
+    process.send_signal(signal.SIGINT)
+    code = process.wait(10)
+    bench.start(name)
+    out = bench.outcome(
+        "controller-killed" if name == "controller" else "sigint-twice", begun, time.monotonic(), PATIENCE_S
+    )
+    said = bench.nodes.output(name)
+    if code != 0 or "Traceback" in said:
+        return replace(out, fault="sigint-twice", safe=False, why=f"{name} ended with {code}")
+    return replace(out, fault="sigint-twice")
+
+
+STATE_FAULTS = ("missing", "late", "repeat", "reorder", "nan", "names", "order", "clock")
+TRIALS: dict[str, Callable[[Bench, np.random.Generator], Outcome]] = {
+    **{f: (lambda bench, rng, f=f: state_fault(bench, f, rng)) for f in STATE_FAULTS},
+    "robot-killed": robot_killed, "controller-killed": controller_killed, "nonsense": nonsense, "slow": slow, "sigint-twice": sigint_twice,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FaultsConfig:
+    """Inject every fault of the table, seeded, into running nodes: faults.json and faults.md."""
+
+    times: int = 20
+    seed: int = 0
+    domain: int = 77
+    out: Path = Path("runs/faults")
+    speed: float = 1.0
+    """times real time; less than 1 for a machine that is busy with other things"""
+    faults: tuple[str, ...] = tuple(TRIALS)
+
+
+def table(outcomes: list[Outcome]) -> str:
+    lines = [
+        "| fault | trials | safe | recovered | recovery, median / max [s] | longest without a command [ms] |",
+        "|---|---|---|---|---|---|",
+    ]
+    for fault in dict.fromkeys(o.fault for o in outcomes):
+        mine = [o for o in outcomes if o.fault == fault]
+        took = [o.recovery_s for o in mine if o.recovered] or [float("nan")]
+        lines.append(
+            f"| {fault} | {len(mine)} | {sum(o.safe for o in mine)} | {sum(o.recovered for o in mine)} | "
+            f"{np.median(took):.2f} / {max(took):.2f} | {max(o.max_gap_ms for o in mine):.0f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    c = tyro.cli(FaultsConfig)
+    c.out.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(c.seed)
+    outcomes: list[Outcome] = []
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder), c.domain, c.seed, c.speed)
+        try:
+            for i in range(c.times):
+                for fault in c.faults:
+                    bench.running()
+                    outcomes.append(TRIALS[fault](bench, rng))
+                    o = outcomes[-1]
+                    print(
+                        f"{i + 1}/{c.times} {fault}: {'safe' if o.safe else 'UNSAFE ' + o.why}, recovered: {o.recovered}",
+                        flush=True,
+                    )
+                    (c.out / "faults.json").write_text(json.dumps([asdict(o) for o in outcomes], indent=1))
+                    (c.out / "faults.md").write_text(table(outcomes))
+        finally:
+            bench.close()
+
+
+if __name__ == "__main__":
+    main()

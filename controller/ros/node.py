@@ -1,0 +1,151 @@
+"""What the nodes share: parameters from a dataclass, quality of service, the clock, and how a node is run and ended."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import rclpy
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+
+from controller.ros.params import flatten, update
+from controller.ros.stop import STOP
+
+C = TypeVar("C")
+
+
+def _qos(depth: int, reliable: bool, latched: bool = False) -> QoSProfile:
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST, depth=depth,
+        reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+    )  # fmt: skip
+
+
+# Who controls asks for the newest and no repetition; who offers would repeat it for a recorder, which asks for everything.
+NEWEST = _qos(1, reliable=False)
+OFFERED = _qos(20, reliable=True)
+EVERYTHING = _qos(2000, reliable=True)
+LATCHED = _qos(10, reliable=True, latched=True)
+STEADY = Clock(clock_type=ClockType.STEADY_TIME)
+
+
+class Parameters(Generic[C]):
+    """A dataclass as a node's parameters. A value that is refused leaves the old one, and the reply says why."""
+
+    def __init__(self, node: Node, default: C, change: Callable[[C, set[str]], None]):
+        """change(config, names) checks and applies; it raises ValueError with the reason to refuse."""
+        self._node, self._change = node, change
+        values = {name: node.declare_parameter(name, value).value for name, value in flatten(default).items()}
+        self.config = update(default, values)
+        change(self.config, set(values))
+        node.add_on_set_parameters_callback(self._set)
+
+    def _set(self, parameters: list[Parameter]) -> SetParametersResult:
+        known = flatten(self.config)
+        mine = {p.name: p.value for p in parameters if p.name in known}
+        if not mine:
+            return SetParametersResult(successful=True)
+        try:
+            config = update(self.config, mine)
+            self._change(config, set(mine))
+        except ValueError as e:
+            self._node.get_logger().warning(f"refused: {e}")
+            return SetParametersResult(successful=False, reason=str(e))
+        self.config = config
+        return SetParametersResult(successful=True)
+
+
+def now_ns(node: Node) -> int:
+    """The time of stamps [ns]: the system's, or /clock's with use_sim_time."""
+    return node.get_clock().now().nanoseconds
+
+
+def steady_ns(node: Node) -> int:
+    """A clock for durations [ns]: never set back, unless with use_sim_time, where it is /clock."""
+    return now_ns(node) if node.get_parameter("use_sim_time").value else time.monotonic_ns()
+
+
+def run_node(
+    argv: list[str], make: Callable[[], Any], loop: Callable[[Any, SingleThreadedExecutor], int] | None = None
+) -> int:
+    """Start ROS, make the node, spin until STOP (or loop until it returns), end in order. -> exit code: 2 where the node could not be made
+    for a reason that is the user's."""
+    rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
+    node = None
+    try:
+        node = make()
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        if loop is not None:
+            return loop(node, executor)
+        while not STOP.is_set():
+            executor.spin_once(timeout_sec=0.05)
+        return 0
+    except ValueError as e:  # the user's errors: UsageError, ConditionError, CheckpointError
+        print(f"sealegs: {e}", flush=True)
+        return 2
+    finally:
+        if node is not None:
+            node.close()
+            node.destroy_node()
+        rclpy.try_shutdown()  # pyright: ignore[reportPrivateImportUsage]
+
+
+class Every:
+    """A thread that does the same thing every so many seconds."""
+
+    def __init__(self, seconds: float, work: Callable[[], None]):
+        self._seconds, self._work = seconds, work
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._seconds):
+            self._work()
+
+
+class Worker:
+    """A thread that does one job at a time. A job that comes while another runs waits; a newer one takes its place."""
+
+    def __init__(self, work: Callable[[Any], None]):
+        self._work = work
+        self._changed = threading.Condition()
+        self._job: Any = None
+        self._stop = False
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def give(self, job: Any) -> bool:
+        """-> whether it took the place of one that had not begun."""
+        with self._changed:
+            replaced, self._job = self._job is not None, job
+            self._changed.notify()
+            return replaced
+
+    def close(self) -> None:
+        with self._changed:
+            self._stop = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._stop or self._job is not None)
+                if self._stop:
+                    return
+                job, self._job = self._job, None
+            self._work(job)

@@ -1,0 +1,124 @@
+"""The simulated robots behind the messages of real ones. A robot is one class and one line in PLANTS."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import mujoco
+import numpy as np
+
+from controller.ros import convert
+from controller.ros.brains import JOINTS, MOTORS
+from controller.ros.topics import TOPICS
+from robots.ant import Ant, alter, load
+from robots.condition import Condition, Schedule, parse
+from robots.mujoco import Physics
+
+# What the sensors do to a reading: (what, numbers) -> numbers. `what` is a field of robot_node.Noise.
+Disturb = Callable[[str, np.ndarray], np.ndarray]
+
+
+class Shape(NamedTuple):
+    """A geom to be drawn in the world's frame. kind: sphere or capsule."""
+
+    kind: str
+    p: np.ndarray  # (3,) [m]
+    quaternion: np.ndarray  # (4,), w first
+    size: np.ndarray  # radius, half length [m]
+    broken: bool
+
+
+class Plant(Protocol):
+    """The robot's side: physics, the state's messages, and the command it obeys."""
+
+    dt: ClassVar[float]  # control period [s]
+    substeps: ClassVar[int]  # of a control period
+    outputs: ClassVar[dict[str, str]]  # message types by topic
+    input: ClassVar[str]  # the command's message type
+    safe_action: ClassVar[np.ndarray]  # (n_action,)
+
+    def conditions(self, text: str) -> Schedule[Any]:
+        """Raises ConditionError."""
+        ...
+
+    def reset(self, condition: Any, seed: int) -> None: ...
+    def step(self, action: np.ndarray, condition: Any) -> None:
+        """(n_action,), one control period."""
+        ...
+
+    def substep(self, action: np.ndarray, condition: Any) -> None: ...
+    def fill(self, messages: dict[str, Any], stamp: int, disturb: Disturb) -> None:
+        """The state as a robot would publish it."""
+        ...
+
+    def read(self, message: Any) -> np.ndarray:
+        """A command -> (n_action,), clipped to the bounds. Raises convert.BadMessage."""
+        ...
+
+    def shapes(self) -> list[Shape]: ...
+
+
+class AntPlant:
+    """The other side of brains.AntBrain."""
+
+    dt: ClassVar[float] = Ant.dt
+    substeps: ClassVar[int] = 5
+    outputs: ClassVar[dict[str, str]] = TOPICS["ant"].state
+    input: ClassVar[str] = TOPICS["ant"].command
+    safe_action: ClassVar[np.ndarray] = Ant.safe_action
+
+    def __init__(self) -> None:
+        self._ant = Ant(threads=1)
+        self._fine = Physics(load, alter, substeps=1, threads=1)
+        self._data = mujoco.MjData(self._ant.physics.model)
+        self._condition = Condition()
+        self._action = Ant.safe_action  # in force until now
+
+    def conditions(self, text: str) -> Schedule[Condition]:
+        return parse(text)
+
+    def reset(self, condition: Condition, seed: int) -> None:
+        self._condition = condition
+        self._ant.reset([condition], [seed])
+
+    def step(self, action: np.ndarray, condition: Condition) -> None:
+        self._condition, self._ant.conditions, self._action = condition, [condition], action
+        self._ant.step(action[None])
+
+    def substep(self, action: np.ndarray, condition: Condition) -> None:
+        self._condition, self._action = condition, action
+        self._ant.raw = self._fine.run(self._ant.raw, action[None, None], [condition])[:, 0]
+
+    def fill(self, messages: dict[str, Any], stamp: int, disturb: Disturb) -> None:
+        # The simulator's own quaternion goes out, so that the state which the controller makes of it is the simulator's to the bit.
+        qpos, s = self._ant.physics.split(self._ant.raw[0])[0], self._ant.state()[0]
+        linear, angular = Ant.space.velocity
+        for message in messages.values():
+            convert.set_stamp(message, stamp)
+        convert.fill_joints(
+            messages["joint_states"], JOINTS, disturb("joint_position", qpos[7:]), disturb("joint_velocity", s[23:]),
+        )  # fmt: skip
+        messages["joint_states"].effort = self._action[[MOTORS.index(j) for j in JOINTS]].astype(float).tolist()
+        reading = convert.Pose(
+            disturb("position", qpos[:3]), disturb("orientation", qpos[3:7]), disturb("velocity", s[linear]),
+            disturb("rates", s[angular]),
+        )  # fmt: skip
+        convert.fill_pose(messages["odom"], reading)
+
+    def read(self, message: Any) -> np.ndarray:
+        return convert.command(message, len(MOTORS)).clip(-1, 1).astype(np.float32)
+
+    def shapes(self) -> list[Shape]:
+        model, data = self._ant.physics.model, self._data
+        data.qpos[:] = self._ant.physics.split(self._ant.raw[0])[0]
+        mujoco.mj_kinematics(model, data)
+        broken = set(self._ant.broken_geoms(self._condition))
+        found = []
+        for i in range(1, model.ngeom):  # 0 is the floor
+            quaternion = np.zeros(4)
+            mujoco.mju_mat2Quat(quaternion, data.geom_xmat[i])
+            kind = "sphere" if model.geom_type[i] == mujoco.mjtGeom.mjGEOM_SPHERE else "capsule"
+            found.append(Shape(kind, data.geom_xpos[i].copy(), quaternion, model.geom_size[i, :2].copy(), i in broken))
+        return found
+
+
+PLANTS: dict[str, Callable[[], Plant]] = {"ant": AntPlant}

@@ -1,0 +1,135 @@
+"""A recorded run again: the same states and events through the same loop must give the same commands. Needs no ROS."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from controller.config import UsageError
+from controller.ros import bag, convert
+from controller.ros.brains import BRAINS
+from controller.ros.controller_config import ControlConfig
+from controller.ros.intake import Intake, Taken
+from controller.ros.loop import LATE, MISS, RESET, STATE, STEP, Loop, Row
+from controller.ros.params import update
+
+
+@dataclass(frozen=True)
+class Counts:
+    identical: int
+    commands: int
+    lost: int  # rows whose state or command is not in the recording
+
+
+@dataclass
+class Run:
+    """One controller's start to its end, or to its next change of settings."""
+
+    config: dict[str, Any]
+    states: dict[int, np.ndarray]  # by stamp
+    commands: dict[int, np.ndarray]  # by seq
+    rows: list[Row]
+
+
+def runs(path: Path) -> Iterator[tuple[Loop, Run]]:
+    """What a recording holds, a run at a time, each with a fresh loop of its settings. Raises UsageError, CheckpointError."""
+    found: dict[int, Run] = {}
+    stated: dict[str, list[tuple[str, int, Any]]] = {}
+    messages = list(bag.read(path))
+    for m in messages:
+        if m.topic.endswith("/config"):
+            config = json.loads(m.content.data)
+            found[config["run"]] = Run(config, {}, {}, [])
+    if not found:
+        raise UsageError(
+            f"{path} holds no settings of a controller (topic ~/config); valid: a recording made by `sealegs ros ROBOT --record DIR`"
+        )
+    loops = {run: _loop(r.config) for run, r in found.items()}
+    for m in messages:
+        if m.topic.endswith("/telemetry"):
+            row = Row(**convert.table(m.content))
+            if int(row.run) in found:
+                found[int(row.run)].rows.append(row)
+        elif m.topic.endswith("/commands"):
+            label = convert.label_of(m.content)
+            if label is not None and label.run in found:
+                found[label.run].commands[label.seq] = loops[label.run].brain.read(m.content)
+        elif hasattr(m.content, "header") and not m.topic.startswith("/diagnostics"):
+            stated.setdefault(m.topic, []).append((m.topic, convert.stamp_of(m.content), m.content))
+    for run, r in found.items():
+        r.states.update(_states(loops[run], r.config, [x for xs in stated.values() for x in xs]))
+        r.rows.sort(key=lambda row: row.seq)  # stable: rows of one seq stay in their order
+        yield loops[run], r
+
+
+def _loop(record: dict[str, Any]) -> Loop:
+    config = update(ControlConfig(), record["config"])
+    weights = Path(record["weights"])
+    if not weights.is_file():
+        raise UsageError(
+            f"the recording's checkpoint {weights} is gone; valid: the file with SHA-256 {record['sha256']} there"
+        )
+    if (got := hashlib.sha256(weights.read_bytes()).hexdigest()) != record["sha256"]:
+        raise UsageError(
+            f"{weights} has changed since the recording (SHA-256 {got[:12]}..); valid: the file with SHA-256 {record['sha256']}"
+        )
+    return Loop(BRAINS[config.robot](config.controller, weights), config.seed, record["run"])
+
+
+def _states(loop: Loop, record: dict[str, Any], messages: list[tuple[str, int, Any]]) -> dict[int, np.ndarray]:
+    """Every state that can be made of the recorded messages, by stamp. Which of them were acted on is the rows' to say."""
+    prefix = record["namespace"].rstrip("/")
+    names = {f"{prefix}/{topic}": topic for topic in loop.brain.inputs}
+    slop = round(record["config"]["slop_ms"] * 1e6)
+    found: dict[int, np.ndarray] = {}
+    intake = Intake(tuple(loop.brain.inputs), 0, slop, 0)
+    for topic, stamp, message in sorted(messages, key=lambda m: m[1]):
+        if topic not in names:
+            continue
+        taken = intake.add(names[topic], stamp, stamp, message)
+        if isinstance(taken, Taken):
+            try:
+                found[taken.stamp] = loop.brain.decode(taken.messages)
+            except convert.BadMessage:
+                continue
+    return found
+
+
+def replay(path: Path) -> Counts:
+    """Raises UsageError, CheckpointError."""
+    torch.set_num_threads(1)
+    identical = commands = lost = 0
+    for loop, run in runs(path):
+        memories = {0: loop.memory}
+        for row in run.rows:
+            action = None
+            if row.kind == RESET:
+                loop.reset()
+            elif row.kind == MISS:
+                action, _ = loop.miss(int(row.cause))
+            elif row.stamp not in run.states or int(row.begun) not in memories:
+                lost += 1
+                if row.kind == STEP:  # as if no state had come: everything after it will differ, and be counted
+                    loop.miss(STATE)
+                    commands += 1
+            else:
+                job = loop.begin(run.states[row.stamp], row.stamp, row.stamp, bool(row.broken))
+                if row.kind == LATE:
+                    memory = memories[int(row.begun)]
+                    job = job._replace(
+                        seq=int(row.begun), memory=loop.brain.interrupt(memory) if row.broken else memory
+                    )
+                action, _ = loop.finish(job, loop.brain.step(job.memory, job.state), row.stamp)
+            memories[loop.seq] = loop.memory
+            memories.pop(loop.seq - 100, None)
+            if row.kind in (STEP, MISS) and action is not None:
+                sent = run.commands.get(loop.seq)
+                commands += 1
+                lost += sent is None
+                identical += sent is not None and np.array_equal(sent, action.astype(np.float32))
+    return Counts(identical, commands, lost)

@@ -1,0 +1,355 @@
+"""A simulated robot behind the topics of a real one.
+
+    real      in real time: physics in steps of a fifth of a period, the command that is in force acts
+    fast      the same at `speed` times real time, with /clock; the controller then needs use_sim_time
+    lockstep  a state, then the command that answers it, then the next state: the same seed gives the same run
+
+Without a command for 2 periods the safe action acts. `condition` changes live and is announced on ~/condition (latched, JSON). What the
+sensors and the network do to the state is seeded and set by parameter; `fault` injects one of FAULTS for as long as it is set.
+"""
+
+import heapq
+import itertools
+import json
+import time
+from collections import Counter
+from typing import Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rosgraph_msgs.msg import Clock
+from std_msgs.msg import String
+from visualization_msgs.msg import Marker, MarkerArray
+
+from controller.config import UsageError
+from controller.ros import convert
+from controller.ros.node import LATCHED, NEWEST, OFFERED, STEADY, Parameters, run_node
+from controller.ros.plants import PLANTS, Shape
+from controller.ros.robot_config import Fault, RobotConfig
+from controller.ros.stop import STOP
+
+SILENCE = 2.0  # periods without a command, after which the safe action acts
+AGAIN = 0.2  # [s] after which an unanswered state is sent again in lockstep
+RED, GREY = (0.9, 0.2, 0.15, 1.0), (0.75, 0.6, 0.4, 1.0)
+
+
+class RobotNode(Node):
+    def __init__(self) -> None:
+        super().__init__("sealegs_robot")
+        self.plant = None
+        self.settings = Parameters(self, RobotConfig(), self._change)
+        config = self.settings.config
+        self.plant = PLANTS[config.robot]()
+        self.period = round(self.plant.dt * 1e9)
+        self.step = 0  # control periods so far
+        self._schedule, self._since = self.plant.conditions(config.condition), 0
+        self._stage: Any = None
+        self._rng = np.random.default_rng([config.seed, 1])  # of sensors and network; the start has one of its own
+        self._offset = 0  # [ns] of the robot's clock, while it is at fault
+        self._queue: list[tuple[int, int, str, Any]] = []  # due [ns], order, topic, message
+        self._order = itertools.count()
+        self._held_back: list[tuple[str, Any]] = []
+        self.action, self.heard = self.plant.safe_action, None
+        self._label: convert.Label | None = None
+        self._counts: Counter[str] = Counter()
+        self._outputs = {
+            topic: self.create_publisher(convert.message_type(kind), topic, OFFERED)
+            for topic, kind in self.plant.outputs.items()
+        }
+        self._announce = self.create_publisher(String, "~/condition", LATCHED)
+        self._markers = self.create_publisher(MarkerArray, "~/markers", 1)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._ticks = self.create_publisher(Clock, "/clock", 10) if config.mode == "fast" else None
+        self.create_subscription(
+            convert.message_type(self.plant.input), "sealegs_controller/commands", self._obey, NEWEST
+        )
+        self.create_timer(1.0, self._report, clock=STEADY)
+        if config.marker_hz:
+            self.create_timer(1 / config.marker_hz, self._draw, clock=STEADY)
+        self.now = 0  # [ns], the robot's time
+        self.plant.reset(self._schedule.at(0), config.seed)
+        self._condition()
+
+    def close(self) -> None:
+        pass
+
+    def _change(self, config: RobotConfig, names: set[str]) -> None:
+        """Raises ConditionError, UsageError."""
+        for name in ("drop", "reorder"):
+            if getattr(config, name) > 1:
+                raise UsageError(f"{name} is {getattr(config, name)}; valid: a probability, 0 to 1")
+        if config.speed <= 0:
+            raise UsageError(f"speed is {config.speed}; valid: more than 0")
+        late = [n for n in ("delay_ms", "jitter_ms", "drop", "reorder") if getattr(config, n)]
+        if config.mode == "lockstep" and late:
+            raise UsageError(
+                f"{late[0]} is {getattr(config, late[0])}; valid in lockstep: 0, because it waits for every answer"
+            )
+        schedule = (
+            PLANTS[config.robot]().conditions(config.condition)
+            if self.plant is None
+            else self.plant.conditions(config.condition)
+        )
+        if self.plant is None:
+            return
+        if fixed := sorted(names & {"robot", "seed", "mode", "speed", "steps", "stand"}):
+            raise UsageError(f"{fixed[0]} is read when the node starts; valid: start it again with the new value")
+        if "condition" in names:
+            self._schedule, self._since = schedule, self.step
+
+    # --- commands in
+
+    def _obey(self, message: Any) -> None:
+        assert self.plant is not None
+        label = convert.label_of(message)
+        if (
+            label is not None
+            and self._label is not None
+            and label.run == self._label.run
+            and label.seq <= self._label.seq
+        ):
+            self._counts["stale"] += 1
+            return
+        try:
+            action = self.plant.read(message)
+        except convert.BadMessage as e:
+            self._counts["unusable"] += 1
+            self.get_logger().warning(str(e), throttle_duration_sec=1.0)
+            return
+        self._counts["obeyed"] += 1
+        self.action, self.heard, self._label = action, self.now, label
+
+    def acting(self) -> np.ndarray:
+        """The command in force; the safe action after SILENCE."""
+        assert self.plant is not None
+        if self.heard is None or self.now - self.heard > SILENCE * self.period:
+            self._counts["silent"] += self.heard is not None
+            return self.plant.safe_action
+        return self.action
+
+    # --- states out
+
+    def publish(self, fault: Fault | None = None) -> int:
+        """The state of now, through sensors and network. -> its stamp [ns]"""
+        assert self.plant is not None
+        config = self.settings.config
+        fault = config.fault if fault is None else fault
+        stamp = self.now + (3_600_000_000_000 if fault == "clock" else 0)
+        messages = {topic: convert.message_type(kind)() for topic, kind in self.plant.outputs.items()}
+        self.plant.fill(messages, stamp, self._disturb)
+        spoil(messages, fault, self._rng)
+        sent = [(topic, m) for topic, m in messages.items() if fault != "missing" and self._rng.random() >= config.drop]
+        if fault == "reorder" or self._rng.random() < config.reorder:
+            if not self._held_back:
+                self._held_back, sent = sent, []
+        else:
+            sent, self._held_back = sent + self._held_back, []
+        if fault == "reorder" and sent:  # the newer pair, then the older one
+            sent, self._held_back = sent + self._held_back, []
+        delay = (3.0 * self.period if fault == "late" else 0.0) + 1e6 * config.delay_ms
+        for topic, message in sent * (2 if fault == "repeat" else 1):
+            jitter = 1e6 * config.jitter_ms * self._rng.standard_normal()
+            due = self.now + max(0, round(delay + jitter))
+            heapq.heappush(self._queue, (due, next(self._order), topic, message))
+        self.deliver()
+        return stamp
+
+    def deliver(self) -> None:
+        """Send what is due."""
+        while self._queue and self._queue[0][0] <= self.now:
+            _, _, topic, message = heapq.heappop(self._queue)
+            self._outputs[topic].publish(message)
+
+    @property
+    def due(self) -> int | None:
+        """When the next message is to leave [ns]."""
+        return self._queue[0][0] if self._queue else None
+
+    def tick(self) -> None:
+        if self._ticks is not None:
+            message = Clock()
+            message.clock.sec, message.clock.nanosec = divmod(self.now, 1_000_000_000)
+            self._ticks.publish(message)
+
+    def _disturb(self, what: str, x: np.ndarray) -> np.ndarray:
+        config = self.settings.config
+        sigma, grain = getattr(config.noise, what), getattr(config.resolution, what)
+        if what == "orientation":
+            sigma = sigma / 2  # of a quaternion's components, for a small angle about any axis
+        if sigma:
+            x = x + sigma * self._rng.standard_normal(x.shape)
+        if grain:
+            x = np.round(x / grain) * grain
+        return x / np.linalg.norm(x) if what == "orientation" and (sigma or grain) else x
+
+    # --- what it tells
+
+    def condition(self) -> Any:
+        """In force at this step; announced where it is new."""
+        stage = self._schedule.at(self.step - self._since)
+        if stage != self._stage:
+            self._condition()
+        return stage
+
+    def _condition(self) -> None:
+        self._stage = self._schedule.at(self.step - self._since)
+        text = json.dumps(
+            {"condition": self._schedule.text, "step": self.step, "since": self._since, "stamp": self.now}
+        )
+        self._announce.publish(String(data=text))
+
+    def _draw(self) -> None:
+        assert self.plant is not None
+        if self._markers.get_subscription_count():
+            stamp = self.get_clock().now().to_msg()
+            self._markers.publish(
+                MarkerArray(markers=[marker(i, shape, stamp) for i, shape in enumerate(self.plant.shapes())])
+            )
+
+    def _report(self) -> None:
+        counts, self._counts = self._counts, Counter()
+        level = (
+            DiagnosticStatus.ERROR
+            if counts["silent"]
+            else DiagnosticStatus.WARN
+            if counts["unusable"]
+            else DiagnosticStatus.OK
+        )
+        say = (
+            "no command for 2 periods: the safe action acts"
+            if counts["silent"]
+            else f"{counts['obeyed']} commands obeyed"
+        )
+        status = DiagnosticStatus(
+            name=f"{self.get_fully_qualified_name()}: commands", level=level, message=say,
+            values=[KeyValue(key=k, value=str(v)) for k, v in counts.items()],
+        )  # fmt: skip
+        message = DiagnosticArray(status=[status])
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(message)
+
+    @property
+    def config(self) -> RobotConfig:
+        return self.settings.config
+
+    @property
+    def answered(self) -> int | None:
+        """Stamp of the state that the last command answers [ns]."""
+        return self._label.stamp if self._label else None
+
+    def heard_by(self, listeners: int) -> bool:
+        return all(p.get_subscription_count() >= listeners for p in self._outputs.values())
+
+    def behind(self) -> None:
+        self._counts["behind"] += 1
+
+
+def spoil(messages: dict[str, Any], fault: Fault, rng: np.random.Generator) -> None:
+    """What a fault does to a state's messages, in place."""
+    for message in messages.values():
+        if not hasattr(message, "name"):
+            continue
+        i = int(rng.integers(len(message.name)))
+        if fault == "nan":
+            message.position[i] = float("nan")
+        elif fault == "names":
+            message.name[i] = "no_such_joint"
+        elif fault == "order":
+            order = rng.permutation(len(message.name)).tolist()
+            message.name = [message.name[j] for j in order]
+            message.position = [message.position[j] for j in order]
+            message.velocity = [message.velocity[j] for j in order]
+
+
+def marker(i: int, shape: Shape, stamp: Any) -> Marker:
+    radius, half = float(shape.size[0]), float(shape.size[1])
+    m = Marker(ns="robot", id=i, type=Marker.SPHERE if shape.kind == "sphere" else Marker.CYLINDER, action=Marker.ADD)
+    m.header.frame_id, m.header.stamp = "odom", stamp
+    convert.fill_xyz(m.pose.position, shape.p)
+    m.pose.orientation.w, m.pose.orientation.x, m.pose.orientation.y, m.pose.orientation.z = shape.quaternion.tolist()
+    m.scale.x = m.scale.y = 2 * radius
+    m.scale.z = 2 * radius + (0.0 if shape.kind == "sphere" else 2 * half)
+    m.color.r, m.color.g, m.color.b, m.color.a = RED if shape.broken else GREY
+    return m
+
+
+def wait(node: RobotNode, executor: SingleThreadedExecutor) -> None:
+    """Until somebody listens: whoever records is to miss nothing."""
+    while not STOP.is_set() and not node.heard_by(node.config.listeners):
+        executor.spin_once(timeout_sec=0.02)
+
+
+def timed(node: RobotNode, executor: SingleThreadedExecutor) -> int:
+    """Real time, or a multiple of it."""
+    plant, config = node.plant, node.config
+    assert plant is not None
+    speed = config.speed if config.mode == "fast" else 1.0
+    grain = node.period // plant.substeps
+    wait(node, executor)
+    origin, begun = (0 if config.mode == "fast" else time.time_ns()), time.monotonic_ns()
+    tick = 0
+
+    def wall(at: int) -> int:  # the robot's time -> [ns] from now until then
+        return begun + round((at - origin) / speed) - time.monotonic_ns()
+
+    while not STOP.is_set() and not (config.steps and node.step >= config.steps):
+        target = origin + tick * grain
+        if wall(target) < -node.period / speed:  # the machine stood still: go on from now rather than hurry
+            begun -= wall(target)
+            node.behind()
+        while not STOP.is_set():
+            until = min(target, node.due if node.due is not None else target)
+            left = wall(until)
+            if left > 0:
+                executor.spin_once(timeout_sec=min(left / 1e9, 0.05))
+                continue
+            node.now = max(node.now, until)
+            if until == target:
+                break
+            node.deliver()
+        standing = config.stand and node.heard is None
+        node.now = target
+        node.tick()
+        if tick % plant.substeps == 0:
+            node.step += tick > 0 and not standing
+            node.publish()
+        if not standing:
+            plant.substep(node.acting(), node.condition())
+        tick += 1
+        executor.spin_once(timeout_sec=0)
+    return 0
+
+
+def lockstep(node: RobotNode, executor: SingleThreadedExecutor) -> int:
+    """One state, its answer, the next state. A state that gets no answer is sent again."""
+    plant, config = node.plant, node.config
+    assert plant is not None
+    wait(node, executor)
+    while not STOP.is_set() and not (config.steps and node.step >= config.steps):
+        condition = node.condition()
+        stamp = node.publish()
+        sent = time.monotonic()
+        while node.answered != stamp and not STOP.is_set():
+            executor.spin_once(timeout_sec=0.02)
+            if time.monotonic() - sent > AGAIN:
+                node.publish("none" if config.fault == "missing" else None)
+                sent = time.monotonic()
+        if STOP.is_set():
+            break
+        plant.step(node.action, condition)
+        node.step += 1
+        node.now += node.period
+    return 0
+
+
+def run(argv: list[str]) -> int:
+    def loop(node: RobotNode, executor: SingleThreadedExecutor) -> int:
+        code = (lockstep if node.config.mode == "lockstep" else timed)(node, executor)
+        end = time.monotonic() + 0.3  # what was published last is to arrive
+        while time.monotonic() < end and not STOP.is_set():
+            executor.spin_once(timeout_sec=0.05)
+        return code
+
+    return run_node(argv, RobotNode, loop)

@@ -1,0 +1,13 @@
+"""Which topics each robot has, by robot. Names are relative: a namespace makes room for a second robot."""
+
+from typing import NamedTuple
+
+MULTI_ARRAY = "std_msgs/msg/Float64MultiArray"
+
+
+class Topics(NamedTuple):
+    state: dict[str, str]  # message types by topic; the first gives the state's stamp
+    command: str  # the message type on sealegs_controller/commands
+
+
+TOPICS = {"ant": Topics({"joint_states": "sensor_msgs/msg/JointState", "odom": "nav_msgs/msg/Odometry"}, MULTI_ARRAY)}

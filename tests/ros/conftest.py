@@ -1,0 +1,15 @@
+"""Real nodes in processes of their own, each test in a ROS domain of its own. Without ROS these tests are skipped, and say so."""
+
+import itertools
+import os
+
+import pytest
+
+os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+_used = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def domain() -> int:
+    """1 to 100: beyond 101 the ports of Linux's clients begin."""
+    return 1 + (os.getpid() * 13 + next(_used) * 29) % 100

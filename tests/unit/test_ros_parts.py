@@ -1,0 +1,241 @@
+"""What the ROS 2 nodes are made of, without ROS: conversions, the intake, parameters, and the loop of events."""
+
+import itertools
+import math
+from types import SimpleNamespace as Bare
+
+import numpy as np
+import pytest
+
+from controller.config import ControllerConfig, PlannerConfig, UsageError
+from controller.controller import Diagnostics
+from controller.guard import HOLD, OK, RELAX
+from controller.ros import convert
+from controller.ros.brains import JOINTS, MOTORS, AntBrain, ant
+from controller.ros.controller_config import ControlConfig, check
+from controller.ros.intake import PATIENCE, Ignored, Intake, Taken
+from controller.ros.loop import LATE, MISS, OPERATOR, PLANNING, STATE, STEP, Loop
+from controller.ros.params import flatten, update
+from robots.ant import Ant, load
+from robots.condition import HEALTHY
+
+MS = 1_000_000
+DT = 50 * MS
+
+
+def state_messages(seed: int = 0, order: list[int] | None = None) -> tuple[dict, np.ndarray]:
+    """An ant's state and its messages, by the same conversions as the robot node's."""
+    robot = Ant(threads=1)
+    s = robot.reset([HEALTHY], [seed])[0]
+    qpos, _ = robot.physics.split(robot.raw[0])
+    order = list(range(8)) if order is None else order
+    joint = Bare(name=[], position=[], velocity=[])
+    convert.fill_joints(joint, [JOINTS[i] for i in order], qpos[7:][order], s[23:][order])
+    xyz = lambda: Bare(x=0.0, y=0.0, z=0.0)  # noqa: E731
+    odom = Bare(
+        header=Bare(frame_id=""), child_frame_id="", pose=Bare(pose=Bare(position=xyz(), orientation=Bare(w=0, x=0, y=0, z=0))),
+        twist=Bare(twist=Bare(linear=xyz(), angular=xyz())),
+    )  # fmt: skip
+    linear, angular = Ant.space.velocity
+    convert.fill_pose(odom, convert.Pose(qpos[:3], qpos[3:7], s[linear], s[angular]))
+    return {"joint_states": joint, "odom": odom}, s
+
+
+@pytest.fixture(scope="module")
+def brain() -> AntBrain:
+    return ant(ControllerConfig(planner=PlannerConfig(samples=16, horizon=6, iterations=1)), None)
+
+
+def test_the_names_are_those_of_the_model():
+    model = load()
+    assert tuple(model.joint(i).name for i in range(1, model.njnt)) == JOINTS
+    assert tuple(model.joint(model.actuator(i).trnid[0]).name for i in range(model.nu)) == MOTORS
+
+
+def test_a_state_survives_its_messages_to_the_bit_in_any_order_of_joints(brain):
+    for seed in range(5):
+        order = np.random.default_rng(seed).permutation(8).tolist()
+        messages, s = state_messages(seed, order)
+        assert np.array_equal(brain.decode(messages), s)
+
+
+@pytest.mark.parametrize("spoil", ["missing", "twice", "nan", "huge", "short", "no rotation"])
+def test_a_message_that_cannot_be_used_says_why(brain, spoil):
+    messages, _ = state_messages()
+    joint, odom = messages["joint_states"], messages["odom"]
+    wanted = {
+        "missing": "'ankle_2' is there 0 times", "twice": "is there 2 times", "nan": "not all finite", "huge": "not all finite",
+        "short": "8 joint names with 7 positions", "no rotation": "is no rotation",
+    }[spoil]  # fmt: skip
+    if spoil == "missing":
+        joint.name[3] = "elbow"
+    elif spoil == "twice":
+        joint.name[3] = joint.name[2]
+    elif spoil == "nan":
+        odom.twist.twist.linear.y = math.nan
+    elif spoil == "huge":
+        joint.velocity[0] = 1e9
+    elif spoil == "short":
+        joint.position = joint.position[:7]
+    else:
+        odom.pose.pose.orientation.w = odom.pose.pose.orientation.x = odom.pose.pose.orientation.y = 0.0
+        odom.pose.pose.orientation.z = 0.0
+    with pytest.raises(convert.BadMessage, match=wanted):
+        brain.decode(messages)
+
+
+def intake(max_delay: int = 75 * MS) -> Intake:
+    return Intake(("a", "b"), DT, 5 * MS, max_delay)
+
+
+def feed(i: Intake, stamp: int, received: int | None = None) -> Taken | Ignored | None:
+    received = stamp if received is None else received
+    assert i.add("a", stamp, received, "a") is None
+    return i.add("b", stamp, received, "b")
+
+
+def test_a_state_is_a_pair_of_one_moment():
+    i = intake()
+    assert i.add("a", DT, 0, "a1") is None
+    assert i.add("b", 2 * DT, 0, "b2") is None  # of another moment
+    taken = i.add("a", 2 * DT + 4 * MS, 0, "a2")
+    assert isinstance(taken, Taken) and taken.messages == {"a": "a2", "b": "b2"} and taken.stamp == 2 * DT + 4 * MS
+
+
+def test_repeated_reordered_and_early_states_are_ignored():
+    i = intake()
+    assert isinstance(feed(i, 10 * DT), Taken)
+    reasons = [feed(i, t) for t in (10 * DT, 9 * DT, 10 * DT + DT // 2)]
+    assert [r.reason for r in reasons if isinstance(r, Ignored)] == ["repeated", "reordered", "early"]
+    assert isinstance(feed(i, 11 * DT), Taken)
+
+
+def test_lateness_is_against_the_quickest_whatever_the_clocks_say():
+    for ahead in (-7_000_000_000_000, 0, 3_000_000_000):  # the sender's clock
+        i = intake()
+        for k in range(5):
+            assert isinstance(feed(i, k * DT + ahead, k * DT + 2 * MS), Taken)
+        late = feed(i, 5 * DT + ahead, 5 * DT + 2 * MS + 80 * MS)
+        assert isinstance(late, Ignored) and late.reason == "late"
+        assert isinstance(feed(i, 6 * DT + ahead, 6 * DT + 70 * MS), Taken)
+
+
+def test_a_clock_that_jumps_begins_a_new_time_line():
+    for jump in (3600_000_000_000, -3600_000_000_000):
+        i = intake()
+        for k in range(3):
+            feed(i, k * DT, k * DT)
+        first = feed(i, 3 * DT + jump, 3 * DT)
+        assert isinstance(first, Taken) and first.jumped
+        second = feed(i, 4 * DT + jump, 4 * DT)
+        assert isinstance(second, Taken) and not second.jumped
+
+
+def test_clocks_that_moved_a_little_are_believed_after_a_while():
+    i = intake()
+    for k in range(5):
+        feed(i, k * DT, k * DT)
+    taken = [isinstance(feed(i, k * DT, k * DT + 200 * MS), Taken) for k in range(5, 5 + PATIENCE + 5)]
+    assert taken == [False] * (PATIENCE - 1) + [True] * 6
+
+
+def test_parameters_are_the_dataclass():
+    values = flatten(ControlConfig())
+    assert values["controller.planner.samples"] == PlannerConfig().samples and values["controller.deadline_ms"] == 0.0
+    assert update(ControlConfig(), values) == ControlConfig()
+    changed = update(ControlConfig(), {"controller.planner.kind": "mppi", "controller.deadline_ms": 40.0, "seed": 3})
+    assert (changed.controller.planner.kind, changed.controller.deadline_ms, changed.seed) == ("mppi", 40.0, 3)
+    assert update(ControlConfig(), flatten(changed)) == changed
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("controller.planner.kind", "dice"), ("controller.planner.samples", 0), ("controller.planner.std", math.nan), ("seed", -1),
+        ("controller.planner.beta", 1.0), ("controller.k", 0), ("robot", "whale"), ("controller.planner.horizon", 1.5), ("no.such", 1),
+    ],
+)  # fmt: skip
+def test_nonsense_is_refused_with_its_value(name, value):
+    with pytest.raises(UsageError, match="valid: ") as refused:
+        check(update(ControlConfig(), {name: value}))
+    assert str(value) in str(refused.value) or name in str(refused.value)
+
+
+def drive(brain: AntBrain, events: str) -> tuple[list[np.ndarray], list, Loop]:
+    """s: a state and its plan in time; m: a miss; l: a state whose plan comes after one miss; o: held by the operator."""
+    robot = Ant(threads=1)
+    s = robot.reset([HEALTHY], [0])
+    loop, sent, rows = Loop(brain, 0, 1), [], []
+    for k, event in enumerate(events):
+        if event in "sl":
+            job = loop.begin(s[0], k * DT, k * DT)
+            planned = brain.step(job.memory, job.state)
+            if event == "l":
+                action, row = loop.miss(PLANNING)
+                sent.append(action)
+                rows.append(row)
+            action, row = loop.finish(job, planned, k * DT)
+            rows.append(row)
+            if action is not None:
+                sent.append(action)
+        else:
+            action, row = loop.miss(OPERATOR if event == "o" else STATE)
+            sent.append(action)
+            rows.append(row)
+        s = robot.step(sent[-1][None])
+    return sent, rows, loop
+
+
+def test_every_event_gives_one_bounded_command(brain):
+    events = "sssmsmmmmmmslsllmssos"
+    sent, rows, loop = drive(brain, events)
+    assert len(sent) == len(events) == loop.seq
+    assert all(a.shape == (8,) and np.isfinite(a).all() and (np.abs(a) <= 1).all() for a in sent)
+    assert [int(r.kind) for r in rows].count(LATE) == events.count("l")
+    commands = [r for r in rows if r.kind in (STEP, MISS)]
+    assert [r.seq for r in commands] == list(range(1, len(events) + 1))
+
+
+def test_a_miss_holds_the_plan_then_relaxes_and_a_plan_ends_it(brain):
+    sent, rows, _ = drive(brain, "sss" + "m" * 20 + "s")
+    assert [r.event for r in rows[3:]] == [HOLD] * 3 + [RELAX] * 17 + [OK]
+    size = [np.abs(a).max() for a in sent]
+    assert all(b <= a for a, b in itertools.pairwise(size)) and size[22] < 0.01
+
+
+def test_the_operator_is_obeyed_at_once(brain):
+    sent, rows, _ = drive(brain, "ssso")
+    assert rows[-1].event == RELAX
+    np.testing.assert_allclose(sent[-1], 0.7 * sent[-2], atol=1e-6)
+
+
+def test_a_late_plan_is_not_sent_but_held_from_then_on(brain):
+    sent, _, loop = drive(brain, "ssl")
+    guard = loop.memory.guard
+    assert guard.failures.item() == 1 and np.array_equal(guard.action[0].numpy(), sent[-1])
+    plan = guard.plan[0, 2].numpy().copy()
+    action, row = loop.miss(STATE)
+    assert row.event == HOLD and np.array_equal(action, plan.clip(-1, 1))
+
+
+def test_nothing_is_learned_across_a_gap(brain):
+    for events, learned in (("ssss", 3), ("ssms", 1), ("sslss", 3)):
+        _, _, loop = drive(brain, events)
+        assert int(loop.memory.recent.mask.sum()) == learned, events
+    loop = Loop(brain, 0, 1)
+    s = brain.rest()
+    for stamp in (0, DT, 3 * DT, 4 * DT):  # one state was lost on its way, without a miss
+        job = loop.begin(s, stamp, stamp)
+        loop.finish(job, brain.step(job.memory, job.state), stamp)
+        assert job.broken == (stamp in (0, 3 * DT))
+    assert int(loop.memory.recent.mask.sum()) == 2
+
+
+def test_a_reset_forgets_and_a_plan_made_before_it_is_dropped(brain):
+    _, _, loop = drive(brain, "sssss")
+    last = loop.memory.guard.action.clone()
+    job = loop.begin(brain.rest(), 9 * DT, 9 * DT)
+    loop.reset()
+    assert not loop.memory.recent.mask.any() and np.array_equal(loop.memory.guard.action, last)
+    d = Diagnostics(*(np.zeros(1) for _ in range(4)), 0.0, 0.0, 0.0)
+    assert loop.finish(job, (np.ones(8), job.memory, d), 0) == (None, None) and loop.seq == 5
