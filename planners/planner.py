@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 Predict = Callable[[Tensor, Tensor], Tensor]  # (b, n, s), (b, n, a) -> (b, n, s)
-Cost = Callable[[Tensor, Tensor, Tensor], Tensor]  # (b, n, s), (b, n, a), (b, n, s) -> (b, n)
+Cost = Callable[
+    [Tensor, Tensor, Tensor], Tensor
+]  # (*b, s), (*b, a), (*b, s) -> (*b), of every step of every candidate at once
 Terminal = Callable[[Tensor], Tensor]  # (b, n, s) at the end of the horizon -> (b, n) what follows costs
 
 

@@ -15,11 +15,12 @@ def evaluate(predict: Predict, cost: Cost, s: Tensor, actions: Tensor, terminal:
         s = s[:, None].expand(b, n, -1)
         # Each step's actions as contiguous rows (a, b, n): the dynamics read them component by component.
         steps = actions.permute(2, 3, 0, 1).contiguous().permute(0, 2, 3, 1).unbind(0)
-        total = torch.zeros(b, n)
+        states = [s]
         for a in steps:
-            s_next = predict(s, a)
-            total += cost(s, a, s_next)
-            s = s_next
+            states.append(predict(states[-1], a))
+        # Scored at once, not step by step: a cost is many small operations. Components stay rows, as predict leaves them.
+        path = torch.stack([x.movedim(-1, 0) for x in states]).movedim(1, -1)
+        total = cost(path[:-1], torch.stack([a.movedim(-1, 0) for a in steps]).movedim(1, -1), path[1:]).sum(0)
         if terminal is not None:
-            total += terminal(s)
-    return torch.where(total.isfinite() & s.isfinite().all(-1), total, torch.inf)
+            total = total + terminal(states[-1])
+    return torch.where(total.isfinite() & states[-1].isfinite().all(-1), total, torch.inf)

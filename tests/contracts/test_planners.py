@@ -179,22 +179,21 @@ def test_replanning_from_a_warm_start_approaches_the_linear_quadratic_regulator(
 class Watch:
     """A cost that remembers the total cost of every candidate in every iteration."""
 
-    def __init__(self, horizon: int):
-        self.horizon, self.steps = horizon, []
+    def __init__(self) -> None:
+        self.scored: list[tuple[Tensor, Tensor]] = []
 
     def __call__(self, s: Tensor, a: Tensor, s_next: Tensor) -> Tensor:
-        self.steps.append((a.clone(), cost(s, a, s_next)))
-        return self.steps[-1][1]
+        self.scored.append((a.clone(), cost(s, a, s_next)))
+        return self.scored[-1][1]
 
     def iterations(self) -> list[tuple[Tensor, Tensor]]:
         """-> candidates (b, n, h, a), costs (b, n), for each iteration."""
-        chunks = [self.steps[i : i + self.horizon] for i in range(0, len(self.steps), self.horizon)]
-        return [(torch.stack([a for a, _ in c], 2), sum(price for _, price in c)) for c in chunks]
+        return [(a.permute(1, 2, 0, 3), price.sum(0)) for a, price in self.scored]
 
 
 @pytest.mark.parametrize("planner", [PLANNERS[0], PLANNERS[2]], ids=["RandomShooting", "ICEM"])
 def test_keepers_of_elites_never_worsen(planner):
-    watch = Watch(HORIZON)
+    watch = Watch()
     few = replace(planner, iterations=8, samples=16, **({"elites": 8} if planner.keep else {}))
     made, _ = plan(few, price=watch)
     best = torch.stack([costs.min(1).values for _, costs in watch.iterations()])
@@ -206,7 +205,7 @@ def test_keepers_of_elites_never_worsen(planner):
 @pytest.mark.parametrize("planner", PLANNERS[1:3], ids=["CEM", "ICEM"])
 def test_the_deviation_shrinks_to_its_floor_and_no_further(planner):
     for floor in (0.2, 0.01):
-        watch = Watch(HORIZON)
+        watch = Watch()
         plan(replace(planner, iterations=15, samples=512, std_floor=floor), price=watch)
         first, last = (watch.iterations()[i][0].std(1).mean() for i in (0, -1))
         assert first == pytest.approx(planner.std, rel=0.1)
@@ -243,7 +242,7 @@ def test_mppi_weights_sum_to_one():
 
 
 def test_mppi_without_temperature_picks_the_best_sample():
-    watch = Watch(HORIZON)
+    watch = Watch()
     made, _ = plan(replace(PLANNERS[3], iterations=1, temperature=1e-9), price=watch)
     (candidates, costs), *rest = watch.iterations()
     assert not rest
@@ -323,7 +322,7 @@ def test_where_every_sample_fails_the_plan_says_so_and_stays_safe(planner, value
     ids=["RandomShooting", "CEM", "ICEM", "MPPI", "ICEM that forgets", "ICEM's mean"],
 )
 def test_the_cost_of_a_plan_is_its_best_candidates(planner):
-    watch = Watch(HORIZON)
+    watch = Watch()
     made, _ = plan(planner, price=watch)
     torch.testing.assert_close(made.cost, torch.cat([costs for _, costs in watch.iterations()], 1).min(1).values)
     # Two carry that candidate out; the others a mean that nobody scored.
