@@ -31,12 +31,12 @@ W = controller/weights
 RUN ?= runs/weights
 TRAIN = $(BIN)/sealegs train ant --data $(RUN)/learn/data
 weights: $(STAMP)
-	$(BIN)/sealegs learn ant --rounds 40 --out $(RUN)/learn
-	$(TRAIN) --init $(RUN)/learn/round-040.safetensors --adapter effectiveness --out $(RUN)/effectiveness
-	$(TRAIN) --init $(RUN)/learn/round-040.safetensors --adapter online-sgd --train.steps 3000 --windows 64 --out $(RUN)/online-sgd
+	$(BIN)/sealegs learn ant --rounds 50 --out $(RUN)/learn
+	$(TRAIN) --init $(RUN)/learn/round-050.safetensors --adapter effectiveness --out $(RUN)/effectiveness
+	$(TRAIN) --init $(RUN)/learn/round-050.safetensors --adapter online-sgd --train.steps 3000 --windows 64 --out $(RUN)/online-sgd
 	$(TRAIN) --init $(RUN)/effectiveness/model.safetensors --adapter effectiveness+last-layer --train.steps 1000 --out $(RUN)/both
-	$(TRAIN) --init $(RUN)/learn/round-040.safetensors --adapter last-layer --train.steps 2000 --out $(RUN)/last-layer
-	$(TRAIN) --init $(RUN)/learn/round-040.safetensors --adapter grbal --train.steps 1500 --windows 16 --out $(RUN)/grbal
+	$(TRAIN) --init $(RUN)/learn/round-050.safetensors --adapter last-layer --train.steps 2000 --out $(RUN)/last-layer
+	$(TRAIN) --init $(RUN)/learn/round-050.safetensors --adapter grbal --train.steps 1500 --windows 16 --out $(RUN)/grbal
 	cp $(RUN)/effectiveness/model.safetensors $(W)/ant.safetensors
 	for a in online-sgd last-layer grbal; do cp $(RUN)/$$a/model.safetensors $(W)/ant-$$a.safetensors; done
 	cp $(RUN)/both/model.safetensors $(W)/ant-effectiveness+last-layer.safetensors

@@ -1,7 +1,7 @@
 """Checkpoints: safetensors, with a JSON header that says what they are. Nothing is unpickled.
 
-Tensors are named net.*, norm.*, meta.*, value.* and risk.*. The header, under `sealegs`: format, robot, model (width, depth,
-ensemble), and a free `record` (config, data hash, git revision) that says how they were made.
+Tensors are named net.*, norm.*, meta.*, and, in half precision, value.* and risk.*. The header, under `sealegs`: format, robot,
+model (width, depth, ensemble), and a free `record` (config, data hash, git revision) that says how they were made.
 """
 
 import json
@@ -20,6 +20,8 @@ from dynamics.types import Theta
 from robots.space import StateSpace
 
 FORMAT = 1
+# A value and a chance are not exact to three digits, and every adapter's file carries them: half the size.
+STORED = {"value": torch.float16, "risk": torch.float16}
 
 
 class CheckpointError(ValueError):
@@ -35,7 +37,7 @@ class Checkpoint(NamedTuple):
 def save(path: Path, robot: str, model: MLP, theta: Theta, record: dict[str, Any]) -> None:
     """Write whole, under another name, then rename: a killed run leaves the old file or the new one."""
     tensors = {
-        f"{group}.{name}": tensor.detach().contiguous().clone()
+        f"{group}.{name}": tensor.detach().to(STORED.get(group, tensor.dtype), copy=True).contiguous()
         for group, params in theta._asdict().items()
         for name, tensor in params.items()
     }
@@ -80,7 +82,7 @@ def load(path: Path, robot: str, space: StateSpace) -> Checkpoint:
             raise CheckpointError(f"{path}: unknown tensor {name!r}; valid: net.*, norm.*, meta.*, value.*, risk.*")
         if not tensor.isfinite().all():
             raise CheckpointError(f"{path}: {name} is not finite; every weight must be")
-        getattr(theta, group)[key] = tensor
+        getattr(theta, group)[key] = tensor.float() if group in STORED else tensor
     expected = {f"net.{n}": w.shape for n, w in model.init(torch.Generator()).items()}
     expected |= {f"norm.x_{n}": torch.Size([space.n_feature]) for n in ("mean", "std")}
     expected |= {f"norm.d_{n}": torch.Size([space.n_delta]) for n in ("mean", "std")}
