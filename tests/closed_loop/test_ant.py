@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from controller import score
-from controller.config import ControllerConfig, make_controller
+from controller.config import WEIGHTS, ControllerConfig, make_controller
 from controller.run import Record, episodes
 from robots.ant import Ant
 from robots.condition import parse
@@ -54,6 +54,12 @@ def test_every_adapter_drives_the_ant(ant, adapter):
     r = fly(ant, adapter, "leg:3", 60)
     assert np.isfinite(r.s).all() and speed(r).mean() > 0.5
     assert np.nanmean(r.error_after) < 1.05 * np.nanmean(r.error_before)
+
+
+@pytest.mark.parametrize(("robot", "megabytes"), [("ant", 5), ("quadrotor", 2)])
+def test_the_shipped_weights_are_small(robot, megabytes):
+    files = list(WEIGHTS.glob(f"{robot}*.safetensors"))
+    assert files and sum(f.stat().st_size for f in files) <= megabytes * 1e6
 
 
 def test_falls_count_tumbles_not_steps():
