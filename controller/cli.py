@@ -285,7 +285,7 @@ COMMANDS: dict[str, dict[str, Command]] = {
     "train": {"ant": (Train, train)},
     "evaluate": {"ant": (Evaluate, run_evaluate), "quadrotor": (EvaluateQuadrotor, evaluate_of_quadrotor)},
     "bench": {"": (Bench, bench)},
-    **{name: {"": command} for name, command in ros_commands.COMMANDS.items()},
+    **ros_commands.COMMANDS,
 }
 
 
@@ -334,7 +334,7 @@ def main(argv: list[str] | None = None) -> None:
             {name: kind for name, (kind, _) in commands.items()},
             prog="sealegs",
             args=argv,
-            description="The robot comes after the command: ant (where none is named) or quadrotor, which has demo and evaluate.",
+            description="The robot comes after the command: ant (where none is named) or quadrotor, which has demo, evaluate, learn and ros.",
         )
         torch.set_num_threads(1)
         run = next(f for kind, f in commands.values() if type(config) is kind)

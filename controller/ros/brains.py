@@ -1,5 +1,6 @@
 """The controller's side of each robot. A robot is one class and one line in BRAINS; its other side is in plants.py."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,11 +9,14 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from controller.config import ControllerConfig, make_controller
+from controller.config import make_controller, weights_of
 from controller.controller import Controller, Diagnostics, Memory
 from controller.guard import GuardMemory
 from controller.ros import convert
+from controller.ros.acting import Timing
+from controller.ros.controller_config import ControlConfig
 from controller.ros.loop import Brain
+from controller.ros.quadrotor_brain import quadrotor
 from controller.ros.topics import TOPICS
 from robots.ant import Ant
 from robots.condition import HEALTHY
@@ -31,8 +35,11 @@ class AntBrain:
 
     controller: Controller
     dt: float = Ant.dt
-    inputs: ClassVar[dict[str, str]] = TOPICS["ant"].state
     output: ClassVar[str] = TOPICS["ant"].command
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        return TOPICS["ant"].state
 
     def decode(self, messages: dict[str, Any]) -> np.ndarray:
         q, qd = convert.joints(messages["joint_states"], JOINTS)
@@ -52,9 +59,19 @@ class AntBrain:
     def init(self, seed: int) -> Memory:
         return self.controller.init([seed])
 
-    def step(self, memory: Memory, state: np.ndarray) -> tuple[np.ndarray, Memory, Diagnostics]:
+    def step(
+        self, memory: Memory, state: np.ndarray, stamp: int, timing: Timing | None
+    ) -> tuple[np.ndarray, Memory, Diagnostics]:
+        pending = ()
+        if timing is not None:
+            pending = tuple((share, action[None]) for share, action in timing.pending)
+            if timing.acted:  # what led from the last state to this one, in the place of the command that was sent last
+                weight = sum(share for share, _ in timing.acted)
+                mean = sum((share / weight * action for share, action in timing.acted), np.zeros(len(MOTORS)))
+                acted = torch.as_tensor(mean[None], dtype=torch.float32)
+                memory = memory._replace(guard=memory.guard._replace(action=acted))
         # Whether it came in time is decided by whoever waits for it, not by the step.
-        action, memory, diagnostics = self.controller.step(memory, state[None], late=False)
+        action, memory, diagnostics = self.controller.step(memory, state[None], late=False, pending=pending)
         return action[0], memory, diagnostics
 
     def miss(self, memory: Memory, relax: bool) -> tuple[np.ndarray, Memory, int]:
@@ -72,9 +89,16 @@ class AntBrain:
         return memory._replace(last_s=torch.full_like(memory.last_s, torch.nan))
 
 
-def ant(config: ControllerConfig, weights: Path | None) -> AntBrain:
+def ant(config: ControlConfig, weights: Path | None) -> AntBrain:
     """Raises CheckpointError, UsageError."""
-    return AntBrain(make_controller(Ant(threads=1), config, weights))
+    return AntBrain(make_controller(Ant(threads=1), config.controller, weights))
 
 
-BRAINS: dict[str, Callable[[ControllerConfig, Path | None], Brain]] = {"ant": ant}
+BRAINS: dict[str, Callable[[ControlConfig, Path | None], Brain]] = {"ant": ant, "quadrotor": quadrotor}
+
+
+def checkpoint_of(config: ControlConfig) -> tuple[Path, str]:
+    """Whose weights act, and their SHA-256."""
+    adapter = config.controller.adapter if config.robot == "ant" else config.flight.adapter
+    path = Path(config.weights) if config.weights else weights_of(config.robot, adapter)
+    return path, hashlib.sha256(path.read_bytes()).hexdigest()

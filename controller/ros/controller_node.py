@@ -10,11 +10,10 @@ Planning and the watchdog run in threads of their own: neither a plan that is no
 command that is due.
 """
 
-import hashlib
 import json
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +24,12 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from std_msgs.msg import Float64MultiArray, MultiArrayDimension, String
 from std_srvs.srv import Trigger
 
-from controller.config import UsageError, weights_of
+from controller.config import UsageError
 from controller.guard import OK as SOUND
 from controller.guard import RELAX
 from controller.ros import convert
-from controller.ros.brains import BRAINS
+from controller.ros.acting import MOST
+from controller.ros.brains import BRAINS, checkpoint_of
 from controller.ros.controller_config import ControlConfig, check
 from controller.ros.intake import Ignored, Intake
 from controller.ros.loop import BAD_STATE, CAUSES, LATE, MISS, OPERATOR, PLANNING, RESET, STATE, STEP, Loop, Row
@@ -37,7 +37,8 @@ from controller.ros.node import LATCHED, NEWEST, OFFERED, STEADY, Every, Paramet
 from controller.ros.params import flatten
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
-LIVE = "controller."  # what may change while it runs
+LIVE = ("controller.", "delay_compensation", "marker_hz")  # what may change while it runs
+TIMED = 20  # plans whose median tells how long the next one will take
 
 
 class ControllerNode(LifecycleNode):
@@ -49,6 +50,7 @@ class ControllerNode(LifecycleNode):
         self.settings = Parameters(self, ControlConfig(), self._change)
         self._counts: Counter[str] = Counter()
         self._rows: list[Row] = []
+        self._took: deque[int] = deque(maxlen=TIMED)  # [ns] of the last plans
         self._why = ""  # the last reason for which a state was not used
         self._telemetry = self.create_publisher(Float64MultiArray, "~/telemetry", OFFERED)
         self._config = self.create_publisher(String, "~/config", LATCHED)
@@ -102,6 +104,7 @@ class ControllerNode(LifecycleNode):
         with self._lock:
             self._intake.forget()
             self._active, self._held, self._sent, self._planning = True, False, None, False
+            self._took.clear()
             if self._loop is not None:
                 self._loop.pause()
         return super().on_activate(state)
@@ -132,15 +135,15 @@ class ControllerNode(LifecycleNode):
 
     def _build(self, config: ControlConfig, warm: int) -> None:
         """A new loop with nothing adapted, after `warm` steps for practice. Raises CheckpointError, UsageError."""
-        brain = BRAINS[config.robot](config.controller, Path(config.weights) if config.weights else None)
+        brain = BRAINS[config.robot](config, Path(config.weights) if config.weights else None)
         memory = brain.init(config.seed)
-        for _ in range(warm):
-            memory = brain.step(memory, brain.rest())[1]
+        for i in range(warm):
+            memory = brain.step(memory, brain.rest(), round(i * brain.dt * 1e9), None)[1]
         with self._lock:
             self._loop = Loop(brain, config.seed, time.time_ns() // 1_000_000)
-        path = Path(config.weights) if config.weights else weights_of(config.robot, config.controller.adapter)
+        path, sha256 = checkpoint_of(config)
         record = {
-            "run": self._loop.run, "weights": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "dt": brain.dt,
+            "run": self._loop.run, "weights": str(path), "sha256": sha256, "dt": brain.dt,
             "config": flatten(config), "namespace": self.get_namespace(),
             "sim_time": self.get_parameter("use_sim_time").value,
         }  # fmt: skip
@@ -154,7 +157,8 @@ class ControllerNode(LifecycleNode):
             raise UsageError(
                 f"{fixed[0]} is read when the node is configured; valid: deactivate and clean up before it is changed"
             )
-        self._build(config, warm=0)  # control goes on
+        if any(n.startswith("controller.") for n in names) and config.robot == "ant":
+            self._build(config, warm=0)  # control goes on
 
     # --- states in, commands out
 
@@ -191,9 +195,10 @@ class ControllerNode(LifecycleNode):
             if not self._active or self._held or self._loop is None:
                 return
             loop, self._planning = self._loop, True
-            begun = loop.begin(*job)
+            started = now_ns(self)
+            begun = loop.begin(*job, self._lead(started - job[1]))
         try:
-            planned = loop.brain.step(begun.memory, begun.state)
+            planned = loop.plan(begun)
         except Exception as e:  # whatever the maths did, the watchdog goes on and the next state is tried
             self._counts["failed"] += 1
             self.get_logger().error(f"planning failed: {e!r}")
@@ -203,11 +208,24 @@ class ControllerNode(LifecycleNode):
         with self._lock:
             if not self._active or self._held or loop is not self._loop:
                 return
-            action, row = loop.finish(begun, planned, now_ns(self))
+            done = now_ns(self)
+            self._took.append(done - started)
+            action, row = loop.finish(begun, planned, done)
             if action is not None:
                 self._send(action)
             if row is not None:
                 self._tell(row)
+
+    def _lead(self, since: int) -> int | None:
+        """since: the stamp of the state to plan from [ns] -> until its command is expected to act; None: not to be taken into account."""
+        config = self.settings.config
+        if config.lockstep or not config.delay_compensation:
+            return None
+        lead = since + round(float(np.median(self._took)) if self._took else 0)
+        if not 0 <= lead < MOST * 1e9:
+            self._counts["clocks_disagree"] += 1
+            return None
+        return lead
 
     def _check(self) -> None:
         """The watchdog: within one and a half periods of a planned command, and one of any other, the next one goes out."""
@@ -224,7 +242,7 @@ class ControllerNode(LifecycleNode):
     def _miss(self, cause: int, stamp: int | None = None) -> None:
         with self._lock:
             if self._loop is not None:
-                action, row = self._loop.miss(cause, stamp)
+                action, row = self._loop.miss(cause, stamp, now_ns(self))
                 self._send(action, planned=False)
                 self._tell(row)
 
@@ -294,7 +312,9 @@ class ControllerNode(LifecycleNode):
         missed = Counter(CAUSES[int(r.cause)] for r in rows if r.kind == MISS)
         limit = self.settings.config.controller.deadline_ms or self._period / 1e6
         slow = sum(r.latency_ms > limit for r in steps)
-        ignored = sum(counts[k] for k in ("unusable", "late", "reordered", "repeated", "skipped", "jumped"))
+        ignored = sum(
+            counts[k] for k in ("unusable", "late", "reordered", "repeated", "skipped", "jumped", "clocks_disagree")
+        )
         total = [r.total_ms for r in steps] or [float("nan")]
         before, after = (_mean([getattr(r, f"error_{w}") for r in steps]) for w in ("before", "after"))
         worst = max((r.event for r in rows if r.kind != RESET), default=SOUND)
