@@ -10,7 +10,7 @@ fraction of a period. The way of a command to the robot is not measured and coun
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -38,7 +38,10 @@ class Acting:
     """The last commands, each with when it began to act [ns]."""
 
     period: int  # [ns]
-    _sent: deque[tuple[int, int, np.ndarray]] = field(default_factory=lambda: deque(maxlen=KEPT))
+    kept: int = KEPT
+
+    def __post_init__(self) -> None:
+        self._sent: deque[tuple[int, int, np.ndarray]] = deque(maxlen=self.kept)
 
     def add(self, seq: int, time: int, command: np.ndarray) -> None:
         self._sent.append((seq, time, np.array(command)))
@@ -49,6 +52,8 @@ class Acting:
     def windows(self, start: int, end: int, seq: int) -> Iterator[Window]:
         """From start to end [ns], a period at a time, of the commands up to number `seq`. Time before the first command counts as nothing."""
         known = [(time, command) for number, time, command in self._sent if number <= seq]
+        first = max((i for i, (time, _) in enumerate(known) if time <= start), default=0)
+        known = known[first:]
         while start < end:
             stop = min(start + self.period, end)
             pieces = []

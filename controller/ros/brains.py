@@ -28,6 +28,19 @@ JOINTS = tuple(
 MOTORS = (*JOINTS[6:], *JOINTS[:6])  # the command's order: ant.xml lists the last leg's motors first
 
 
+def decode_ant(messages: dict[str, Any]) -> np.ndarray:
+    """-> (31,), see robots.space.FloatingBase. Raises convert.BadMessage."""
+    q, qd = convert.joints(messages["joint_states"], JOINTS)
+    base = convert.pose(messages["odom"])
+    rot = quaternion_to_rotation(base.quaternion)
+    return np.concatenate((base.p, rot[0], rot[2], q, base.v, base.w, qd))
+
+
+def read_ant(message: Any) -> np.ndarray:
+    """-> (8,) float32. Raises convert.BadMessage."""
+    return convert.command(message, len(MOTORS)).astype(np.float32)
+
+
 @dataclass(frozen=True)
 class AntBrain:
     """In: JointState with the eight joints of JOINTS in any order, and Odometry of the torso (twist in its own frame). Out:
@@ -42,16 +55,13 @@ class AntBrain:
         return TOPICS["ant"].state
 
     def decode(self, messages: dict[str, Any]) -> np.ndarray:
-        q, qd = convert.joints(messages["joint_states"], JOINTS)
-        base = convert.pose(messages["odom"])
-        rot = quaternion_to_rotation(base.quaternion)
-        return np.concatenate((base.p, rot[0], rot[2], q, base.v, base.w, qd))
+        return decode_ant(messages)
 
     def fill(self, message: Any, action: np.ndarray, label: convert.Label) -> None:
         convert.fill_command(message, action, label, convert.message_type("std_msgs/msg/MultiArrayDimension")())
 
     def read(self, message: Any) -> np.ndarray:
-        return convert.command(message, len(MOTORS)).astype(np.float32)
+        return read_ant(message)
 
     def rest(self) -> np.ndarray:
         return Ant(threads=1).reset([HEALTHY], [0])[0]

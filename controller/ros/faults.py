@@ -335,7 +335,9 @@ def table(outcomes: list[Outcome]) -> str:
 def main() -> None:
     c = tyro.cli(FaultsConfig)
     if unknown := sorted(set(c.faults) - set(FAULTS[c.robot])):
-        print(f"sealegs: unknown fault {unknown[0]!r}; valid for {c.robot}: {', '.join(FAULTS[c.robot])}", file=sys.stderr)
+        print(
+            f"sealegs: unknown fault {unknown[0]!r}; valid for {c.robot}: {', '.join(FAULTS[c.robot])}", file=sys.stderr
+        )
         sys.exit(2)
     c.out.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(c.seed)

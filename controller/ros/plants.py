@@ -49,6 +49,10 @@ class Plant(Protocol):
         ...
 
     def shapes(self) -> list[Shape]: ...
+    def asked(self, t: np.ndarray) -> np.ndarray:
+        """(n,) [s] since the start -> (n, 3) where it is to be [m], NaN where no place is asked for."""
+        ...
+
     def trouble(self) -> str:
         """What no command mends, in a sentence; empty where there is nothing of the kind."""
         ...
@@ -106,6 +110,9 @@ class AntPlant:
             disturb("rates", s[angular]),
         )  # fmt: skip
         convert.fill_pose(messages["odom"], reading)
+
+    def asked(self, t: np.ndarray) -> np.ndarray:
+        return np.full((len(t), 3), np.nan)
 
     def trouble(self) -> str:
         return ""

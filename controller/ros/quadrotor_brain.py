@@ -81,7 +81,9 @@ class QuadrotorBrain:
         point = convert.finite("the payload's position", (at.x, at.y, at.z))
         frame, world, body = message.header.frame_id, odom.header.frame_id, odom.child_frame_id
         if frame not in (world, body):
-            raise convert.BadMessage(f"the payload is in frame {frame!r}; valid: {world!r} or {body!r}, as the odometry says")
+            raise convert.BadMessage(
+                f"the payload is in frame {frame!r}; valid: {world!r} or {body!r}, as the odometry says"
+            )
         return np.concatenate((state, point - base.p if frame == world else rot @ point))
 
     def fill(self, message: Any, action: np.ndarray, label: convert.Label) -> None:

@@ -89,7 +89,13 @@ class QuadrotorPlant:
         return np.clip(self._vehicle.action(convert.command(message, 4)), -1, 1)
 
     def trouble(self) -> str:
-        return "the vehicle has crashed; its motors are off until the node starts again" if self._robot.crashed[0] else ""
+        return (
+            "the vehicle has crashed; its motors are off until the node starts again" if self._robot.crashed[0] else ""
+        )
+
+    def asked(self, t: np.ndarray) -> np.ndarray:
+        """(n,) [s] since the start -> (n, 3) where the reference is [m]."""
+        return self._path.at(t).p
 
     def shapes(self) -> list[Shape]:
         qpos, condition = self._robot.bodies.qpos[0], self._robot.conditions[0]
@@ -112,4 +118,6 @@ def _rod(a: np.ndarray, b: np.ndarray, radius: float, broken: bool) -> Shape:
     x = np.cross(z, [0.0, 1.0, 0.0] if abs(z[1]) < 0.9 else [1.0, 0.0, 0.0])
     x /= np.linalg.norm(x)
     rot = np.stack((x, np.cross(z, x), z), 1)
-    return Shape("capsule", (a + b) / 2, rotation_to_quaternion(rot), np.array([radius, max(0.0, length / 2 - radius)]), broken)
+    return Shape(
+        "capsule", (a + b) / 2, rotation_to_quaternion(rot), np.array([radius, max(0.0, length / 2 - radius)]), broken
+    )

@@ -43,7 +43,9 @@ def state_messages(seed: int = 0, order: list[int] | None = None) -> tuple[dict,
 
 @pytest.fixture(scope="module")
 def brain() -> AntBrain:
-    return ant(ControlConfig(controller=ControllerConfig(planner=PlannerConfig(samples=16, horizon=6, iterations=1))), None)
+    return ant(
+        ControlConfig(controller=ControllerConfig(planner=PlannerConfig(samples=16, horizon=6, iterations=1))), None
+    )
 
 
 def test_the_names_are_those_of_the_model():
