@@ -157,6 +157,15 @@ class Controller:
         pick = _picker(fresh)
         return Transitions(*(pick(torch.cat((o[:, 1:], n[:, None]), 1), o) for o, n in zip(old, new, strict=True)))
 
+    @torch.no_grad()
+    def expected(self, memory: Memory) -> Tensor:
+        """-> (b, h + 1, s): where phi expects the robots under the last good plan, from the last state on; NaN where that was not usable."""
+        predict = self.model.stepper(memory.phi, torch.float32)
+        states = [memory.last_s]
+        for a in memory.guard.plan.unbind(1):
+            states.append(predict(states[-1][:, None], a[:, None])[:, 0].clone())
+        return torch.stack(states, 1)
+
     def _ahead(
         self, predict: Callable[[Tensor, Tensor], Tensor], s: Tensor, pending: Sequence[tuple[float, np.ndarray]]
     ) -> Tensor:

@@ -25,6 +25,7 @@ from robots.space import quaternion_to_rotation
 JOINTS = tuple(
     f"{part}_{leg}" for leg in range(1, 5) for part in ("hip", "ankle")
 )  # the state's order, as ant.xml names them
+AHEAD = 2.0  # [m] of the ant's way that is drawn
 MOTORS = (*JOINTS[6:], *JOINTS[:6])  # the command's order: ant.xml lists the last leg's motors first
 
 
@@ -97,6 +98,18 @@ class AntBrain:
 
     def interrupt(self, memory: Memory) -> Memory:
         return memory._replace(last_s=torch.full_like(memory.last_s, torch.nan))
+
+    def lines(self, memory: Memory) -> dict[str, np.ndarray]:
+        """The torso under the plan, and the way it is to run: along x, as fast as it can."""
+        plan = self.controller.expected(memory)[0, :, :3].double().numpy()
+        return {"plan": plan, "reference": plan[0] + np.array([[0.0, 0.0, 0.0], [AHEAD, 0.0, 0.0]])}
+
+    @property
+    def others(self) -> dict[str, str]:
+        return {}
+
+    def fill_other(self, message: Any, action: np.ndarray) -> None:
+        raise NotImplementedError("an ant's command has one form")
 
 
 def ant(config: ControlConfig, weights: Path | None) -> AntBrain:

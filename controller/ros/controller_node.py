@@ -3,6 +3,7 @@
     ~/commands    the command, one for every state, and where none comes one for every period (guard: hold, then relax)
     ~/telemetry   one row for every command (loop.Row), as labelled numbers
     ~/config      the settings of this run, JSON, latched: what `sealegs replay` starts from
+    markers       the plan, and what is asked for, as lines; beside the simulated robot's, who draws itself there
     /diagnostics  at 1 Hz: state input, planning, guard, adaptation
     ~/hold, ~/resume, ~/reset_adaptation   std_srvs/Trigger
 
@@ -20,9 +21,11 @@ from typing import Any
 import numpy as np
 import torch
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from geometry_msgs.msg import Point
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from std_msgs.msg import Float64MultiArray, MultiArrayDimension, String
 from std_srvs.srv import Trigger
+from visualization_msgs.msg import Marker, MarkerArray
 
 from controller.config import UsageError
 from controller.guard import OK as SOUND
@@ -38,6 +41,7 @@ from controller.ros.params import flatten
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 LIVE = ("controller.", "delay_compensation", "marker_hz")  # what may change while it runs
+COLOURS = {"plan": (1.0, 0.6, 0.1, 1.0), "reference": (0.2, 0.8, 0.4, 1.0), "path": (0.2, 0.8, 0.4, 0.35)}
 TIMED = 20  # plans whose median tells how long the next one will take
 
 
@@ -55,6 +59,8 @@ class ControllerNode(LifecycleNode):
         self._telemetry = self.create_publisher(Float64MultiArray, "~/telemetry", OFFERED)
         self._config = self.create_publisher(String, "~/config", LATCHED)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._markers = self.create_publisher(MarkerArray, "markers", 10)
+        self._drawn = 0  # [ns]
         for name in ("reset_adaptation", "hold", "resume"):
             self.create_service(Trigger, f"~/{name}", getattr(self, f"_{name}"))
         self.create_timer(1.0, self._report, clock=STEADY)
@@ -89,6 +95,9 @@ class ControllerNode(LifecycleNode):
         )
         self._command_type = convert.message_type(brain.output)
         self._commands = self.create_publisher(self._command_type, "~/commands", OFFERED)
+        self._others = {
+            t: self.create_publisher(convert.message_type(k), f"~/{t}", OFFERED) for t, k in brain.others.items()
+        }
         self._inputs = [
             self.create_subscription(
                 convert.message_type(kind), topic, lambda m, topic=topic: self._receive(topic, m), NEWEST
@@ -119,7 +128,8 @@ class ControllerNode(LifecycleNode):
         self.close()
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
-        self.destroy_publisher(self._commands)
+        for publisher in (self._commands, *self._others.values()):
+            self.destroy_publisher(publisher)
         self._loop = None
         return TransitionCallbackReturn.SUCCESS
 
@@ -215,6 +225,24 @@ class ControllerNode(LifecycleNode):
                 self._send(action)
             if row is not None:
                 self._tell(row)
+        self._draw(loop)  # when the command is out
+
+    def _draw(self, loop: Loop) -> None:
+        """In the worker's thread."""
+        hz, now = self.settings.config.marker_hz, time.monotonic_ns()
+        if not hz or now - self._drawn < 1e9 / hz or not self._markers.get_subscription_count():
+            return
+        self._drawn = now
+        stamp = self.get_clock().now().to_msg()
+        array = MarkerArray()
+        for i, (name, points) in enumerate(loop.brain.lines(loop.memory).items()):
+            marker = Marker(ns=name, id=i, type=Marker.LINE_STRIP, action=Marker.ADD)
+            marker.header.frame_id, marker.header.stamp = "odom", stamp
+            marker.pose.orientation.w, marker.scale.x = 1.0, 0.02
+            marker.color.r, marker.color.g, marker.color.b, marker.color.a = COLOURS[name]
+            convert.fill_line(marker, points, Point)
+            array.markers.append(marker)  # pyright: ignore[reportAttributeAccessIssue]
+        self._markers.publish(array)
 
     def _lead(self, since: int) -> int | None:
         """since: the stamp of the state to plan from [ns] -> until its command is expected to act; None: not to be taken into account."""
@@ -258,6 +286,11 @@ class ControllerNode(LifecycleNode):
         self._loop.brain.fill(self._last, action, self._loop.label)
         self._commands.publish(self._last)
         self._sent = (steady_ns(self), planned)
+        for publisher in self._others.values():
+            message = publisher.msg_type()
+            convert.set_stamp(message, now_ns(self))
+            self._loop.brain.fill_other(message, action)
+            publisher.publish(message)
 
     def _tell(self, row: Row) -> None:
         row = row._replace(sent_s=steady_ns(self) / 1e9)

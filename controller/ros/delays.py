@@ -8,7 +8,7 @@ that is when it comes. The same states, commands and rows as over DDS, but no no
 
 import itertools
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import tyro
 
-from controller.config import UsageError
+from controller.config import ControllerConfig, UsageError
 from controller.ros.brains import BRAINS
 from controller.ros.controller_config import ControlConfig
 from controller.ros.flight_config import FlightConfig
@@ -39,8 +39,12 @@ class DelaysConfig:
     """by default half a period"""
     condition: str = ""
     seeds: tuple[int, ...] = (100, 101, 102)
-    steps: int = 300
+    steps: int = 200
     out: Path = Path("runs/delays")
+    controller: ControllerConfig = field(default_factory=ControllerConfig)
+    """of the ant"""
+    flight: FlightConfig = field(default_factory=FlightConfig)
+    """of the quadrotor"""
 
 
 def blank(kind: str) -> Any:
@@ -64,10 +68,9 @@ def blank(kind: str) -> Any:
 
 def run(c: DelaysConfig, delay_ms: float, compensated: bool, seed: int) -> dict[str, Any]:
     """One episode -> score: the ant's mean forward speed [m/s], or the quadrotor's RMS distance from its path [m], from second 1 on."""
-    flight = FlightConfig()
-    control = ControlConfig(robot=c.robot, seed=seed, flight=flight)
+    control = ControlConfig(robot=c.robot, seed=seed, controller=c.controller, flight=c.flight)
     brain = BRAINS[c.robot](control, None)
-    plant = PLANTS[c.robot](RobotConfig(robot=c.robot, seed=seed, flight=flight))
+    plant = PLANTS[c.robot](RobotConfig(robot=c.robot, seed=seed, flight=c.flight))
     schedule = plant.conditions(c.condition)
     plant.reset(schedule.at(0), seed)
     loop, period = Loop(brain, seed, 0), round(1e9 * brain.dt)

@@ -62,6 +62,17 @@ class Brain(Protocol):
         """The next state does not follow the last one by one period."""
         ...
 
+    def lines(self, memory: Any) -> dict[str, np.ndarray]:
+        """To be drawn after a step, by name: (n, 3) [m] in the odometry's frame."""
+        ...
+
+    @property
+    def others(self) -> dict[str, str]:
+        """The command in other forms: message types by topic, of those that are installed."""
+        ...
+
+    def fill_other(self, message: Any, action: np.ndarray) -> None: ...
+
 
 class Job(NamedTuple):
     memory: Any

@@ -7,6 +7,7 @@ What robots.space.Flying wants beside is found here: the thrust that the rotors 
 from its last positions.
 """
 
+import importlib.util
 import math
 import time
 from collections.abc import Sequence
@@ -34,6 +35,8 @@ from robots.vehicle import Vehicle
 
 AWAY = 100.0  # periods without a state, after which the reference has waited
 GAP_S = 0.1  # [s]; older positions of the payload say nothing about its velocity
+AROUND = 120  # points of the path that is drawn
+IGNORE_ATTITUDE = 128  # of mavros_msgs/AttitudeTarget's type_mask
 N_BASE = 15  # p, f, u, v, w of robots.space.Flying
 
 Seen = tuple[int, np.ndarray]  # stamp [ns], payload minus vehicle in the world (3,) [m]
@@ -152,6 +155,28 @@ class QuadrotorBrain:
         pilot = memory.pilot
         nothing = {"last_s": np.full_like(pilot.last_s, np.nan), "seen_s": np.full_like(pilot.seen_s, np.nan)}
         return memory._replace(pilot=pilot._replace(**nothing))
+
+    def lines(self, memory: Memory) -> dict[str, np.ndarray]:
+        """The vehicle under the plan; what is asked for over the same time, and once around."""
+        t = np.linspace(0.0, min(self.path.period, 60.0), AROUND)
+        return {
+            "plan": memory.pilot.planner.nodes[0, :, :3], "reference": self.window(memory.at).p[0],
+            "path": self.path.at(t + 2 * self.path.period if np.isfinite(self.path.period) else t).p,
+        }  # fmt: skip
+
+    @property
+    def others(self) -> dict[str, str]:
+        if importlib.util.find_spec("mavros_msgs") is None:
+            return {}
+        return {"attitude_target": "mavros_msgs/msg/AttitudeTarget"}
+
+    def fill_other(self, message: Any, action: np.ndarray) -> None:
+        """mavros_msgs/AttitudeTarget: body rates in base_link [rad/s], thrust as a share of the largest (0 to 1); no attitude. What share of the
+        largest thrust an autopilot's throttle gives is to be calibrated there."""
+        message.header.frame_id = "base_link"
+        message.type_mask = IGNORE_ATTITUDE
+        convert.fill_xyz(message.body_rate, action[1:])
+        message.thrust = float(action[0] / self.vehicle.thrust_max_n)
 
     # --- what the state lacks
 

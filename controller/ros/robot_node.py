@@ -61,7 +61,7 @@ class RobotNode(Node):
             for topic, kind in self.plant.outputs.items()
         }
         self._announce = self.create_publisher(String, "~/condition", LATCHED)
-        self._markers = self.create_publisher(MarkerArray, "~/markers", 1)
+        self._markers = self.create_publisher(MarkerArray, "markers", 10)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._ticks = self.create_publisher(Clock, "/clock", 10) if config.mode == "fast" else None
         self.create_subscription(
