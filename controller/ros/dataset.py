@@ -89,14 +89,16 @@ def _read(path: Path, skip: bool) -> Recording:
             found.changes.append((int(said["stamp"]), str(said["condition"])))
         elif m.topic.endswith("/commands"):
             at = m.time if last is None else last[0] + m.time - last[1]
+            why, command = "", np.full(Ant.space.n_action, np.nan)
             try:
                 command = read_ant(m.content)
             except convert.BadMessage as e:
-                _refuse(path, f"the command at {at / 1e9:.3f} s", str(e), skip)
-                continue
+                why = str(e)
             if np.abs(command).max() > 1:
-                _refuse(path, f"the command at {at / 1e9:.3f} s", f"{command.tolist()} is out of bounds [-1, 1]", skip)
-                continue
+                why = f"{command.tolist()} is out of bounds [-1, 1]"
+            if why:
+                _refuse(path, f"the command at {at / 1e9:.3f} s", why, skip)
+                command = np.full(Ant.space.n_action, np.nan)  # nobody knows what acted
             found.commands.append((at, convert.label_of(m.content), command))
         elif name is not None:
             if prefix not in ("", space := m.topic.removesuffix(name)):
@@ -178,8 +180,9 @@ def _episodes(
         else:
             weight = sum(share for share, _ in windows)
             mean = sum((share / weight * command for share, command in windows), np.zeros(Ant.space.n_action))
-            rows.append((s, mean, s_next))
-            continue
+            if np.isfinite(mean).all():
+                rows.append((s, mean, s_next))
+                continue
         if rows:
             yield _stack(rows)
             rows = []
