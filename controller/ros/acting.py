@@ -61,10 +61,8 @@ class Acting:
                 until = known[i + 1][0] if i + 1 < len(known) else stop
                 if (length := min(until, stop) - max(time, start)) > 0:
                     pieces.append((length, command))
-            if len(pieces) == 1:
-                yield pieces[0][0] / self.period, pieces[0][1]
-            elif pieces:
-                whole = sum(length for length, _ in pieces)
-                mean = sum((length / whole * command for length, command in pieces), np.zeros_like(pieces[0][1]))
-                yield whole / self.period, mean
+            if pieces:
+                lengths, commands = zip(*pieces, strict=True)
+                whole = sum(lengths)
+                yield whole / self.period, commands[0] if len(pieces) == 1 else np.average(commands, 0, lengths)
             start = stop

@@ -286,8 +286,8 @@ class ControllerNode(LifecycleNode):
         self._loop.brain.fill(self._last, action, self._loop.label)
         self._commands.publish(self._last)
         self._sent = (steady_ns(self), planned)
-        for publisher in self._others.values():
-            message = publisher.msg_type()
+        for topic, publisher in self._others.items():
+            message = convert.message_type(self._loop.brain.others[topic])()
             convert.set_stamp(message, now_ns(self))
             self._loop.brain.fill_other(message, action)
             publisher.publish(message)
