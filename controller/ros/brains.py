@@ -120,8 +120,11 @@ def ant(config: ControlConfig, weights: Path | None) -> AntBrain:
 BRAINS: dict[str, Callable[[ControlConfig, Path | None], Brain]] = {"ant": ant, "quadrotor": quadrotor}
 
 
+def adapter_of(config: ControlConfig) -> str:
+    return config.controller.adapter if config.robot == "ant" else config.flight.adapter
+
+
 def checkpoint_of(config: ControlConfig) -> tuple[Path, str]:
     """Whose weights act, and their SHA-256."""
-    adapter = config.controller.adapter if config.robot == "ant" else config.flight.adapter
-    path = Path(config.weights) if config.weights else weights_of(config.robot, adapter)
+    path = Path(config.weights) if config.weights else weights_of(config.robot, adapter_of(config))
     return path, hashlib.sha256(path.read_bytes()).hexdigest()

@@ -32,7 +32,7 @@ from controller.guard import OK as SOUND
 from controller.guard import RELAX
 from controller.ros import convert
 from controller.ros.acting import MOST
-from controller.ros.brains import BRAINS, checkpoint_of
+from controller.ros.brains import BRAINS, adapter_of, checkpoint_of
 from controller.ros.controller_config import ControlConfig, check
 from controller.ros.intake import Ignored, Intake
 from controller.ros.loop import BAD_STATE, CAUSES, LATE, MISS, OPERATOR, PLANNING, RESET, STATE, STEP, Loop, Row
@@ -91,7 +91,7 @@ class ControllerNode(LifecycleNode):
             tuple(brain.inputs),
             self._period,
             round(config.slop_ms * 1e6),
-            0 if config.lockstep else round(config.max_delay_periods * self._period),  # there, time plays no part
+            round(config.max_delay_periods * self._period),
         )
         self._command_type = convert.message_type(brain.output)
         self._commands = self.create_publisher(self._command_type, "~/commands", OFFERED)
@@ -106,7 +106,7 @@ class ControllerNode(LifecycleNode):
         ]
         self._worker = Worker(self._plan)
         self._watchdog = Every(brain.dt / 10, self._check)
-        self.get_logger().info(f"configured: {config.robot}, {config.controller.adapter}, period {1e3 * brain.dt:g} ms")
+        self.get_logger().info(f"configured: {config.robot}, {adapter_of(config)}, period {1e3 * brain.dt:g} ms")
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -175,7 +175,9 @@ class ControllerNode(LifecycleNode):
     def _receive(self, topic: str, message: Any) -> None:
         if not self._active or self._loop is None:
             return
-        taken = self._intake.add(topic, convert.stamp_of(message), now_ns(self), message)
+        stamp, received = convert.stamp_of(message), now_ns(self)
+        # In lockstep time plays no part: a state takes as long as it takes.
+        taken = self._intake.add(topic, stamp, stamp if self.settings.config.lockstep else received, message)
         if taken is None:
             return
         if isinstance(taken, Ignored):
@@ -197,7 +199,7 @@ class ControllerNode(LifecycleNode):
             if self.settings.config.lockstep:
                 self._miss(OPERATOR, taken.stamp)
         elif self._worker is not None:
-            self._counts["skipped"] += self._worker.give((state, taken.stamp, taken.received))
+            self._counts["skipped"] += self._worker.give((state, taken.stamp, received))
 
     def _plan(self, job: tuple[np.ndarray, int, int]) -> None:
         """In the worker's thread."""
