@@ -20,6 +20,7 @@ from controller.ros.controller_config import ControlConfig
 from controller.ros.faults import Bench
 from controller.ros.flight_config import FlightConfig, make_robot
 from controller.ros.loop import MISS, OPERATOR, RESET, STEP
+from robots.bodies import LOAD, VEHICLE
 from robots.quadrotor_condition import parse
 from robots.space import rotation_to_quaternion
 
@@ -67,16 +68,14 @@ def test_a_payload_that_is_seen_gives_the_commands_of_its_brain_in_one_process(s
     schedule, memory, found = parse(CONDITION, robot.vehicle), brain.init(SEED), []
     robot.reset([schedule.at(0)], [SEED], brain.path.at(np.zeros(1)).p)
     for i in range(STEPS):
-        robot_state = robot.state()[0]
-        apart = robot.bodies.qpos[0, 7:10] - robot.bodies.qpos[0, :3]
+        apart = robot.bodies.qpos[0, LOAD] - robot.bodies.qpos[0, VEHICLE]
         hangs = robot.conditions[0].payload is not None
-        point = robot.bodies.qpos[0, :3] + apart
-        state = np.concatenate((robot_state[:15], point - robot.bodies.qpos[0, :3] if hangs else np.zeros(3)))
+        state = np.concatenate((robot.state()[0, :15], apart if hangs else np.zeros(3)))
         command, memory, _ = brain.step(memory, state, i * 10_000_000, None)
         found.append(command)
         robot.conditions = [schedule.at(i)]
         robot.step(robot.vehicle.action(command)[None])
-    np.testing.assert_allclose(commands(seen), np.array(found), rtol=0, atol=1e-6)
+    assert np.array_equal(commands(seen), np.array(found))
 
 
 @pytest.mark.parametrize("which", ["unseen", "seen"])
