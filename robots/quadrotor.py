@@ -137,7 +137,7 @@ class Quadrotor:
         if any(now != was for now, was in zip(self.conditions, self._current, strict=True)):
             self._change()
         command = self.vehicle.command(np.clip(actions, -1, 1))
-        air = self._blow(self.dt * (substeps / self.vehicle.substeps))
+        air = self._blow(substeps / self.vehicle.substeps)
         for _ in range(substeps):
             self._substep(command, air)
         lag = 1 - math.exp(-self.dt * (substeps / self.vehicle.substeps) / self.vehicle.rotor_time_constant_s)
@@ -145,9 +145,10 @@ class Quadrotor:
         self._watch()
         return self.state()
 
-    def _blow(self, dt: float) -> np.ndarray:
-        """-> air velocity in the world over dt [s], (b, 3) [m/s]; a gust is an Ornstein-Uhlenbeck process, drawn whether it blows or not."""
-        keep = math.exp(-dt / GUST_TIME)
+    def _blow(self, periods: float = 1.0) -> np.ndarray:
+        """-> air velocity in the world over so much of a control period, (b, 3) [m/s]; a gust is an Ornstein-Uhlenbeck process, drawn whether it
+        blows or not."""
+        keep = math.exp(-self.dt * periods / GUST_TIME)
         noise = np.array([rng.standard_normal(3) for rng in self._rngs])
         self._gust = keep * self._gust + math.sqrt(1 - keep**2) * noise
         return self._wind + self._gust_std[:, None] * self._gust
