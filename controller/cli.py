@@ -116,6 +116,11 @@ class Collect:
     """of each robot in a batch"""
     batches: int = 1
     weights: Path | None = None
+    from_bag: Path | None = None
+    """a recording (rosbag2, MCAP), of a simulated or a real robot, to be added in the place of new motion; of the other options only --out
+    and --skip-bad count then"""
+    skip_bad: bool = False
+    """leave out what of a recording cannot be used (not finite, a gap, another shape); an episode ends there. Otherwise it is refused"""
     controller: ControllerConfig = field(default_factory=ControllerConfig)
 
 
@@ -246,7 +251,21 @@ def train(c: Train) -> None:
     )
 
 
+def collect_recording(recording: Path, c: Collect) -> None:
+    from controller.ros import dataset
+
+    summary = dataset.collect(recording, c.out, c.skip_bad)
+    (c.out / "config.json").write_text(json.dumps(asdict(c), indent=1, default=str))
+    file = c.out / "summary.json"
+    earlier = json.loads(file.read_text()) if file.exists() else []
+    file.write_text(json.dumps([*earlier, summary], indent=1))
+    console.print(f"{summary['transitions']} transitions in {summary['episodes']} episodes", soft_wrap=True)
+    console.print(f"written: {c.out}", soft_wrap=True)
+
+
 def collect(c: Collect) -> None:
+    if c.from_bag is not None:
+        return collect_recording(c.from_bag, c)
     robot = ROBOTS[c.robot]()
     at_least(1, robots=c.robots, steps=c.steps, batches=c.batches, number_of_conditions=len(c.conditions))
     at_least(0, seed=c.seed)
@@ -285,7 +304,7 @@ COMMANDS: dict[str, dict[str, Command]] = {
     "train": {"ant": (Train, train)},
     "evaluate": {"ant": (Evaluate, run_evaluate), "quadrotor": (EvaluateQuadrotor, evaluate_of_quadrotor)},
     "bench": {"": (Bench, bench)},
-    **{name: {"": command} for name, command in ros_commands.COMMANDS.items()},
+    **ros_commands.COMMANDS,
 }
 
 
@@ -334,7 +353,7 @@ def main(argv: list[str] | None = None) -> None:
             {name: kind for name, (kind, _) in commands.items()},
             prog="sealegs",
             args=argv,
-            description="The robot comes after the command: ant (where none is named) or quadrotor, which has demo and evaluate.",
+            description="The robot comes after the command: ant (where none is named) or quadrotor, which has demo, evaluate, learn and ros.",
         )
         torch.set_num_threads(1)
         run = next(f for kind, f in commands.values() if type(config) is kind)

@@ -96,13 +96,18 @@ class Controller:
 
     @torch.no_grad()
     def step(
-        self, memory: Memory, state: np.ndarray, late: bool | None = None
+        self,
+        memory: Memory,
+        state: np.ndarray,
+        late: bool | None = None,
+        pending: Sequence[tuple[float, np.ndarray]] = (),
     ) -> tuple[np.ndarray, Memory, Diagnostics]:
         """state (b, s) -> action (b, a) float32, memory, diagnostics.
 
         A row of `state` that is not finite, or beyond HUGE, is not learned from and not planned from: the guard holds, then
-        relaxes. late overrides the clock, which makes a recorded real-time run replay exactly. Raises ValueError on a wrong
-        shape.
+        relaxes. late overrides the clock, which makes a recorded real-time run replay exactly. pending: (share of a period in
+        (0, 1], action (b, a)) of commands that act after this state and before the one that is planned here: the plan starts where phi
+        expects the robot to be by then. What is remembered is the state as it was measured. Raises ValueError on a wrong shape.
         """
         start = time.perf_counter()
         b, n = memory.last_s.shape
@@ -127,7 +132,9 @@ class Controller:
         for rng, kept in zip(rngs, memory.rng, strict=True):
             rng.set_state(kept)
         predict = self.model.stepper(phi, self.dtype)
-        plan, warm = self.planner.plan(memory.warm, predict, s, self.cost, rngs, self.terminal)
+        plan, warm = self.planner.plan(
+            memory.warm, predict, self._ahead(predict, s, pending), self.cost, rngs, self.terminal
+        )
         planned = time.perf_counter()
         if late is None:
             late = self.deadline_ms is not None and 1e3 * (planned - start) > self.deadline_ms
@@ -149,6 +156,26 @@ class Controller:
         new = Transitions(last_s, memory.guard.action, s, torch.ones_like(fresh))
         pick = _picker(fresh)
         return Transitions(*(pick(torch.cat((o[:, 1:], n[:, None]), 1), o) for o, n in zip(old, new, strict=True)))
+
+    @torch.no_grad()
+    def expected(self, memory: Memory) -> Tensor:
+        """-> (b, h + 1, s): where phi expects the robots under the last good plan, from the last state on; NaN where that was not usable."""
+        predict = self.model.stepper(memory.phi, torch.float32)
+        states = [memory.last_s]
+        for a in memory.guard.plan.unbind(1):
+            states.append(predict(states[-1][:, None], a[:, None])[:, 0].clone())
+        return torch.stack(states, 1)
+
+    def _ahead(
+        self, predict: Callable[[Tensor, Tensor], Tensor], s: Tensor, pending: Sequence[tuple[float, np.ndarray]]
+    ) -> Tensor:
+        """(b, s) -> (b, s) after the pending actions; where the model does not know (not finite), s itself."""
+        space, now = self.model.space, s
+        for share, action in pending:
+            a = torch.as_tensor(action, dtype=torch.float32)
+            after = predict(now[:, None], a[:, None])[:, 0].clone()  # the stepper's buffers are used again
+            now = after if share == 1 else space.retract(now, share * space.local(now, after))
+        return torch.where(now.isfinite().all(-1, keepdim=True), now, s)
 
     def _errors(self, phi: Phi, recent: Transitions, fresh: Tensor) -> tuple[Tensor, Tensor]:
         newest = Transitions(*(x[:, -1:] for x in recent))

@@ -11,15 +11,18 @@ share, and about an acceleration that no load explains, then stands for the vari
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import casadi
 import numpy as np
 import torch
 from torch import Tensor
 
-from controller.baselines.baseline import Baseline, Target, rotation, turn
+from controller.baselines.baseline import Target, rotation, turn
 from controller.baselines.nmpc import Tracker
 from controller.config import UsageError, weights_of
 from controller.guard import Guard, GuardMemory
@@ -29,6 +32,7 @@ from dynamics.adapt.gradient import GrBAL
 from dynamics.adapt.last_layer import LastLayer
 from dynamics.adapt.variational import Belief, Variational
 from dynamics.mlp import MLP
+from dynamics.nominal import Nominal
 from dynamics.residual import N_OUT, Residual, Rows, share
 from dynamics.swing import Swing
 from dynamics.types import Adapter, Phi, Theta, Transitions, as_phi
@@ -98,8 +102,16 @@ class Flyer:
         )  # fmt: skip
 
     @torch.no_grad()
-    def step(self, state: np.ndarray, reference: Reference, memory: Memory) -> tuple[np.ndarray, Memory]:
-        """memory.diagnostics: of this step. A row of `state` that is not finite is not learned from, and the guard holds."""
+    def step(
+        self,
+        state: np.ndarray,
+        reference: Reference,
+        memory: Memory,
+        pending: Sequence[tuple[float, np.ndarray]] = (),
+    ) -> tuple[np.ndarray, Memory]:
+        """memory.diagnostics: of this step. A row of `state` that is not finite is not learned from, and the guard holds. pending: (share of
+        a period in (0, 1], action (b, 4)) of commands that act after this state and before the one that is planned here; the
+        reference begins where they end."""
         start = time.perf_counter()
         usable = np.asarray((np.abs(state) < HUGE).all(1))
         raw = np.where(usable[:, None], state, np.nan_to_num(memory.seen_s))
@@ -120,10 +132,11 @@ class Flyer:
 
         there = np.abs(s[:, 16:19]).sum(1) > 0
         mass = self.model.mass(z)[:, 0].double().numpy() * there
-        push, lacking = self._push(phi, z, s, memory.guard.action), self._lacking(phi, z)
+        ahead = self._ahead(phi, z, s, mass, pending)
+        push, lacking = self._push(phi, z, ahead, memory.guard.action), self._lacking(phi, z)
         if believed is not None and isinstance(self.adapter, Variational):
             push, lacking = believed.mean[:, 7:], None
-        plan, planner = self.tracker.plan(s, reference, memory.planner, mass, push, lacking)
+        plan, planner = self.tracker.plan(ahead, reference, memory.planner, mass, push, lacking)
         each = plan.actions.repeat_interleave(self.tracker.stride, 1)
         good = plan.valid & torch.as_tensor(usable)
         action, guard, event = self.guard.step(memory.guard, each, good)
@@ -145,6 +158,29 @@ class Flyer:
         now = np.where(usable[:, None], raw, np.nan)
         believed = self.unseen.step(memory.swing, memory.seen_s, memory.guard.action.double().numpy(), now)
         return believed, self.unseen.augment(believed, raw)
+
+    def _ahead(
+        self, phi: Phi, z: Tensor, s: np.ndarray, mass: np.ndarray, pending: Sequence[tuple[float, np.ndarray]]
+    ) -> np.ndarray:
+        """(b, 22) -> (b, 22) after the pending actions, by the slung-load model and what the network adds to it."""
+        space, dt, now = self.tracker.model.space, self.tracker.vehicle.dt, s
+        for part, action in pending:
+            after = np.asarray(self._moved(now.T, action.T, mass[None])).T
+            if self.unseen is None:
+                x, a = torch.as_tensor(now)[:, None].float(), torch.as_tensor(action)[:, None].float()
+                e = self.model.lacking(phi, x, a, z[:, None])[:, 0].double().numpy()
+                after[:, 9:12] += dt * e[:, :3]
+                after[:, 19:22] += dt * e[:, 3:]
+            if part < 1:
+                here, there = torch.as_tensor(now), torch.as_tensor(after)
+                after = space.retract(here, part * space.local(here, there)).numpy()
+            now = after
+        return np.where(np.isfinite(now).all(1, keepdims=True), now, s)
+
+    @cached_property
+    def _moved(self) -> casadi.Function:
+        """(s, a, load's mass) one control period later, as columns."""
+        return Nominal(self.tracker.vehicle, load=True).symbolic()
 
     def _push(self, phi: Phi, z: Tensor, s: np.ndarray, a: Tensor) -> np.ndarray:
         """-> (b, 3) what the network adds now to the acceleration of vehicle and load together, in the world [m/s^2]."""
@@ -189,7 +225,7 @@ def _unknown() -> np.ndarray:
     raise RuntimeError("a Flyer gives the load's mass with every plan")
 
 
-def make_flyer(adapter: str, robot: Quadrotor, target: Target, weights: Path | None = None) -> Baseline:
+def make_flyer(adapter: str, robot: Quadrotor, target: Target, weights: Path | None = None) -> Flyer:
     """For a robot that sees its load or does not. Raises UsageError on an unknown adapter, CheckpointError."""
     if adapter not in ADAPTERS:
         raise UsageError(f"unknown adapter {adapter!r}; valid: {', '.join(ADAPTERS)}")

@@ -125,6 +125,10 @@ class Quadrotor:
 
     def step(self, actions: np.ndarray) -> np.ndarray:
         """(b, 4) in [-1, 1], clipped -> states. Raises ValueError on an action that is not finite or of another shape."""
+        return self.part(actions, self.vehicle.substeps)
+
+    def part(self, actions: np.ndarray, substeps: int) -> np.ndarray:
+        """As step, over so many inner periods: for commands that come in the middle of a control period."""
         actions = np.asarray(actions, float)
         if actions.shape != (len(self.crashed), 4) or not np.isfinite(actions).all():
             raise ValueError(
@@ -133,17 +137,18 @@ class Quadrotor:
         if any(now != was for now, was in zip(self.conditions, self._current, strict=True)):
             self._change()
         command = self.vehicle.command(np.clip(actions, -1, 1))
-        air = self._blow()
-        for _ in range(self.vehicle.substeps):
+        air = self._blow(substeps / self.vehicle.substeps)
+        for _ in range(substeps):
             self._substep(command, air)
-        lag = 1 - math.exp(-self.dt / self.vehicle.rotor_time_constant_s)
+        lag = 1 - math.exp(-self.dt * (substeps / self.vehicle.substeps) / self.vehicle.rotor_time_constant_s)
         self._thrust += lag * (command[:, 0] - self._thrust)
         self._watch()
         return self.state()
 
-    def _blow(self) -> np.ndarray:
-        """-> air velocity in the world (b, 3) [m/s]; a gust is an Ornstein-Uhlenbeck process, drawn whether it blows or not."""
-        keep = math.exp(-self.dt / GUST_TIME)
+    def _blow(self, periods: float = 1.0) -> np.ndarray:
+        """-> air velocity in the world over so much of a control period, (b, 3) [m/s]; a gust is an Ornstein-Uhlenbeck process, drawn whether it
+        blows or not."""
+        keep = math.exp(-self.dt * periods / GUST_TIME)
         noise = np.array([rng.standard_normal(3) for rng in self._rngs])
         self._gust = keep * self._gust + math.sqrt(1 - keep**2) * noise
         return self._wind + self._gust_std[:, None] * self._gust

@@ -17,21 +17,27 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from controller.config import ControllerConfig, UsageError, at_least
+from controller.evaluate_quadrotor import QuadrotorConfig, check_target, make_path
 from controller.ros import stop
 from controller.ros.bag import INSTALL
+from controller.ros.flight_config import FlightConfig, make_robot
 from controller.ros.params import flatten
 from controller.ros.stop import STOP
 from robots.ant import Ant
+from robots.quadrotor_condition import parse
 
-DT = {"ant": Ant.dt}  # control period of each robot [s]
 READY_S = 120.0  # for a node to import, load and warm up on a busy machine
+AnyRobot = Annotated[
+    Literal["ant", "quadrotor"],
+    tyro.conf.Positional,
+    tyro.conf.arg(help="comes first; each robot has options of its own, e.g. `sealegs ros quadrotor --help`"),
+]
 
 
 @dataclass(frozen=True)
-class Ros:
-    """A simulated robot and its controller as two ROS 2 nodes, in two processes."""
+class RosConfig:
+    """What every robot's run has."""
 
-    robot: Annotated[Literal["ant"], tyro.conf.Positional] = "ant"
     duration: float = 30.0
     """of the robot's time [s]"""
     record: Path | None = None
@@ -40,7 +46,8 @@ class Ros:
     """a state, its command, the next state: deterministic, as fast as it goes"""
     speed: float = 1.0
     """times real time; other than 1 with /clock"""
-    condition: str = "healthy"
+    condition: str = ""
+    """what happens to the robot; by default nothing"""
     seed: int = 0
     weights: Path | None = None
     domain: int | None = None
@@ -51,7 +58,25 @@ class Ros:
     jitter_ms: float = 0.0
     drop: float = 0.0
     """probability that a state's message is lost"""
+    delay_compensation: bool = True
+    """predict the state over the measured time until the command acts, before planning; never in lockstep"""
+
+
+@dataclass(frozen=True)
+class Ros(RosConfig):
+    """A simulated ant and its controller as two ROS 2 nodes, in two processes."""
+
+    robot: AnyRobot = "ant"
     controller: ControllerConfig = field(default_factory=ControllerConfig)
+
+
+@dataclass(frozen=True)
+class RosQuadrotor(RosConfig):
+    """A simulated quadrotor and its controller as two ROS 2 nodes, in two processes."""
+
+    robot: AnyRobot = "quadrotor"
+    engine: Literal["mujoco", "pybullet"] = "mujoco"
+    flight: FlightConfig = field(default_factory=FlightConfig)
 
 
 @dataclass(frozen=True)
@@ -148,8 +173,19 @@ class Nodes:
                 process.wait()
 
 
-def ros(c: Ros) -> None:
-    """Raises UsageError."""
+def period(c: Ros | RosQuadrotor) -> float:
+    """[s] Raises what a flight that cannot be is refused with: VehicleError, ConditionError, TrajectoryError, UsageError."""
+    if isinstance(c, Ros):
+        return Ant.dt
+    robot = make_robot(c.flight, c.engine)
+    schedule = parse(c.condition or "none", robot.vehicle)
+    check_target(QuadrotorConfig(target=c.flight.target), [schedule])
+    make_path(c.flight.trajectory, c.flight.speed, robot, [schedule], c.seed)
+    return robot.dt
+
+
+def ros(c: Ros | RosQuadrotor) -> None:
+    """Raises UsageError, VehicleError, ConditionError, TrajectoryError."""
     needs_ros()
     for name in ("duration", "speed"):
         if not (math.isfinite(value := getattr(c, name)) and value > 0):
@@ -157,16 +193,21 @@ def ros(c: Ros) -> None:
     at_least(0, seed=c.seed)
     if c.record is not None and c.record.exists():
         raise UsageError(f"{c.record} is there already; valid: a folder that is not")
-    steps = max(1, round(c.duration / DT[c.robot]))
+    dt = period(c)
+    steps = max(1, round(c.duration / dt))
     mode = "lockstep" if c.lockstep else "real" if c.speed == 1 else "fast"
     clock = {"use_sim_time": mode == "fast"}
+    group = {"controller": c.controller} if isinstance(c, Ros) else {"flight": c.flight}
+    own = {f"{name}.{k}": v for name, config in group.items() for k, v in flatten(config).items()}
     control = {
         "robot": c.robot, "weights": str(c.weights.resolve() if c.weights else ""), "seed": c.seed, "autostart": True,
-        "lockstep": c.lockstep, **{f"controller.{k}": v for k, v in flatten(c.controller).items()}, **clock,
+        "lockstep": c.lockstep, "delay_compensation": c.delay_compensation, **own, **clock,
     }  # fmt: skip
+    engine = {} if isinstance(c, Ros) else {"engine": c.engine, **own}
     robot = {
         "robot": c.robot, "condition": c.condition, "seed": c.seed, "mode": mode, "speed": float(c.speed), "steps": steps,
         "listeners": 1 + (c.record is not None), "delay_ms": c.delay_ms, "jitter_ms": c.jitter_ms, "drop": c.drop,
+        **engine,
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         nodes = Nodes(Path(folder), c.domain, c.namespace)
@@ -201,7 +242,7 @@ def ros(c: Ros) -> None:
             )
     if STOP.is_set():
         sys.exit(130)
-    print(f"{steps} steps of {1e3 * DT[c.robot]:g} ms in {time.monotonic() - begun:.1f} s")
+    print(f"{steps} steps of {1e3 * dt:g} ms in {time.monotonic() - begun:.1f} s")
     if c.record is not None:
         if not (c.record / "metadata.yaml").is_file():
             print(f"sealegs: the recording at {c.record} is not whole; what was said above tells why", file=sys.stderr)
@@ -228,6 +269,9 @@ def hil_report(c: HilReport) -> None:
     print(f"written: {c.out}")
 
 
-COMMANDS: dict[str, tuple[Any, Callable[[Any], None]]] = {
-    "ros": (Ros, ros), "replay": (Replay, replay), "hil-report": (HilReport, hil_report),
-}  # fmt: skip
+# By name, then by robot, as in controller.cli.
+COMMANDS: dict[str, dict[str, tuple[Any, Callable[[Any], None]]]] = {
+    "ros": {"ant": (Ros, ros), "quadrotor": (RosQuadrotor, ros)},
+    "replay": {"": (Replay, replay)},
+    "hil-report": {"": (HilReport, hil_report)},
+}

@@ -4,13 +4,14 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from controller.config import ControllerConfig, UsageError, at_least, make_planner
+from controller.ros.flight_config import FlightConfig, check_flight
 
 
 @dataclass(frozen=True)
 class ControlConfig:
     """The controller node's parameters."""
 
-    robot: Literal["ant"] = "ant"
+    robot: Literal["ant", "quadrotor"] = "ant"
     weights: str = ""
     """a checkpoint; empty: the shipped one"""
     seed: int = 0
@@ -22,11 +23,20 @@ class ControlConfig:
     """stamps of messages that make one state may differ by this"""
     max_delay_periods: float = 1.5
     """a state this much later than the quickest of the last is not used; 0: never late"""
+    delay_compensation: bool = True
+    """predict the state over the measured time until the command acts, before planning; never in lockstep"""
+    marker_hz: float = 5.0
+    """how often plan and reference are drawn, where somebody looks; 0: never"""
     controller: ControllerConfig = field(default_factory=ControllerConfig)
+    """of the ant"""
+    flight: FlightConfig = field(default_factory=FlightConfig)
+    """of the quadrotor"""
 
 
 def check(config: ControlConfig) -> None:
-    """Raises UsageError."""
+    """Raises UsageError, VehicleError, TrajectoryError."""
+    if config.robot == "quadrotor":
+        check_flight(config.flight, config.seed)
     planner = config.controller.planner
     make_planner(planner, 1)
     at_least(1, context_window_k=config.controller.k)

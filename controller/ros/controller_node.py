@@ -3,6 +3,7 @@
     ~/commands    the command, one for every state, and where none comes one for every period (guard: hold, then relax)
     ~/telemetry   one row for every command (loop.Row), as labelled numbers
     ~/config      the settings of this run, JSON, latched: what `sealegs replay` starts from
+    markers       the plan, and what is asked for, as lines; beside the simulated robot's, who draws itself there
     /diagnostics  at 1 Hz: state input, planning, guard, adaptation
     ~/hold, ~/resume, ~/reset_adaptation   std_srvs/Trigger
 
@@ -10,26 +11,28 @@ Planning and the watchdog run in threads of their own: neither a plan that is no
 command that is due.
 """
 
-import hashlib
 import json
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from geometry_msgs.msg import Point
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from std_msgs.msg import Float64MultiArray, MultiArrayDimension, String
 from std_srvs.srv import Trigger
+from visualization_msgs.msg import Marker, MarkerArray
 
-from controller.config import UsageError, weights_of
+from controller.config import UsageError
 from controller.guard import OK as SOUND
 from controller.guard import RELAX
 from controller.ros import convert
-from controller.ros.brains import BRAINS
+from controller.ros.acting import MOST
+from controller.ros.brains import BRAINS, adapter_of, checkpoint_of
 from controller.ros.controller_config import ControlConfig, check
 from controller.ros.intake import Ignored, Intake
 from controller.ros.loop import BAD_STATE, CAUSES, LATE, MISS, OPERATOR, PLANNING, RESET, STATE, STEP, Loop, Row
@@ -37,7 +40,9 @@ from controller.ros.node import LATCHED, NEWEST, OFFERED, STEADY, Every, Paramet
 from controller.ros.params import flatten
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
-LIVE = "controller."  # what may change while it runs
+LIVE = ("controller.", "delay_compensation", "marker_hz")  # what may change while it runs
+COLOURS = {"plan": (1.0, 0.6, 0.1, 1.0), "reference": (0.2, 0.8, 0.4, 1.0), "path": (0.2, 0.8, 0.4, 0.35)}
+TIMED = 20  # plans whose median tells how long the next one will take
 
 
 class ControllerNode(LifecycleNode):
@@ -49,10 +54,13 @@ class ControllerNode(LifecycleNode):
         self.settings = Parameters(self, ControlConfig(), self._change)
         self._counts: Counter[str] = Counter()
         self._rows: list[Row] = []
+        self._took: deque[int] = deque(maxlen=TIMED)  # [ns] of the last plans
         self._why = ""  # the last reason for which a state was not used
         self._telemetry = self.create_publisher(Float64MultiArray, "~/telemetry", OFFERED)
         self._config = self.create_publisher(String, "~/config", LATCHED)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._markers = self.create_publisher(MarkerArray, "markers", 10)
+        self._drawn = 0  # [ns]
         for name in ("reset_adaptation", "hold", "resume"):
             self.create_service(Trigger, f"~/{name}", getattr(self, f"_{name}"))
         self.create_timer(1.0, self._report, clock=STEADY)
@@ -87,6 +95,9 @@ class ControllerNode(LifecycleNode):
         )
         self._command_type = convert.message_type(brain.output)
         self._commands = self.create_publisher(self._command_type, "~/commands", OFFERED)
+        self._others = {
+            t: self.create_publisher(convert.message_type(k), f"~/{t}", OFFERED) for t, k in brain.others.items()
+        }
         self._inputs = [
             self.create_subscription(
                 convert.message_type(kind), topic, lambda m, topic=topic: self._receive(topic, m), NEWEST
@@ -95,13 +106,14 @@ class ControllerNode(LifecycleNode):
         ]
         self._worker = Worker(self._plan)
         self._watchdog = Every(brain.dt / 10, self._check)
-        self.get_logger().info(f"configured: {config.robot}, {config.controller.adapter}, period {1e3 * brain.dt:g} ms")
+        self.get_logger().info(f"configured: {config.robot}, {adapter_of(config)}, period {1e3 * brain.dt:g} ms")
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         with self._lock:
             self._intake.forget()
             self._active, self._held, self._sent, self._planning = True, False, None, False
+            self._took.clear()
             if self._loop is not None:
                 self._loop.pause()
         return super().on_activate(state)
@@ -116,7 +128,8 @@ class ControllerNode(LifecycleNode):
         self.close()
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
-        self.destroy_publisher(self._commands)
+        for publisher in (self._commands, *self._others.values()):
+            self.destroy_publisher(publisher)
         self._loop = None
         return TransitionCallbackReturn.SUCCESS
 
@@ -132,15 +145,15 @@ class ControllerNode(LifecycleNode):
 
     def _build(self, config: ControlConfig, warm: int) -> None:
         """A new loop with nothing adapted, after `warm` steps for practice. Raises CheckpointError, UsageError."""
-        brain = BRAINS[config.robot](config.controller, Path(config.weights) if config.weights else None)
+        brain = BRAINS[config.robot](config, Path(config.weights) if config.weights else None)
         memory = brain.init(config.seed)
-        for _ in range(warm):
-            memory = brain.step(memory, brain.rest())[1]
+        for i in range(warm):
+            memory = brain.step(memory, brain.rest(), round(i * brain.dt * 1e9), None)[1]
         with self._lock:
             self._loop = Loop(brain, config.seed, time.time_ns() // 1_000_000)
-        path = Path(config.weights) if config.weights else weights_of(config.robot, config.controller.adapter)
+        path, sha256 = checkpoint_of(config)
         record = {
-            "run": self._loop.run, "weights": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "dt": brain.dt,
+            "run": self._loop.run, "weights": str(path), "sha256": sha256, "dt": brain.dt,
             "config": flatten(config), "namespace": self.get_namespace(),
             "sim_time": self.get_parameter("use_sim_time").value,
         }  # fmt: skip
@@ -154,14 +167,17 @@ class ControllerNode(LifecycleNode):
             raise UsageError(
                 f"{fixed[0]} is read when the node is configured; valid: deactivate and clean up before it is changed"
             )
-        self._build(config, warm=0)  # control goes on
+        if any(n.startswith("controller.") for n in names) and config.robot == "ant":
+            self._build(config, warm=0)  # control goes on
 
     # --- states in, commands out
 
     def _receive(self, topic: str, message: Any) -> None:
         if not self._active or self._loop is None:
             return
-        taken = self._intake.add(topic, convert.stamp_of(message), now_ns(self), message)
+        stamp, received = convert.stamp_of(message), now_ns(self)
+        # In lockstep time plays no part: a state takes as long as it takes.
+        taken = self._intake.add(topic, stamp, stamp if self.settings.config.lockstep else received, message)
         if taken is None:
             return
         if isinstance(taken, Ignored):
@@ -183,7 +199,7 @@ class ControllerNode(LifecycleNode):
             if self.settings.config.lockstep:
                 self._miss(OPERATOR, taken.stamp)
         elif self._worker is not None:
-            self._counts["skipped"] += self._worker.give((state, taken.stamp, taken.received))
+            self._counts["skipped"] += self._worker.give((state, taken.stamp, received))
 
     def _plan(self, job: tuple[np.ndarray, int, int]) -> None:
         """In the worker's thread."""
@@ -191,9 +207,10 @@ class ControllerNode(LifecycleNode):
             if not self._active or self._held or self._loop is None:
                 return
             loop, self._planning = self._loop, True
-            begun = loop.begin(*job)
+            started = now_ns(self)
+            begun = loop.begin(*job, self._lead(started - job[1]))
         try:
-            planned = loop.brain.step(begun.memory, begun.state)
+            planned = loop.plan(begun)
         except Exception as e:  # whatever the maths did, the watchdog goes on and the next state is tried
             self._counts["failed"] += 1
             self.get_logger().error(f"planning failed: {e!r}")
@@ -203,11 +220,42 @@ class ControllerNode(LifecycleNode):
         with self._lock:
             if not self._active or self._held or loop is not self._loop:
                 return
-            action, row = loop.finish(begun, planned, now_ns(self))
+            done = now_ns(self)
+            self._took.append(done - started)
+            action, row = loop.finish(begun, planned, done)
             if action is not None:
                 self._send(action)
             if row is not None:
                 self._tell(row)
+        self._draw(loop)  # when the command is out
+
+    def _draw(self, loop: Loop) -> None:
+        """In the worker's thread."""
+        hz, now = self.settings.config.marker_hz, time.monotonic_ns()
+        if not hz or now - self._drawn < 1e9 / hz or not self._markers.get_subscription_count():
+            return
+        self._drawn = now
+        stamp = self.get_clock().now().to_msg()
+        array = MarkerArray()
+        for i, (name, points) in enumerate(loop.brain.lines(loop.memory).items()):
+            marker = Marker(ns=name, id=i, type=Marker.LINE_STRIP, action=Marker.ADD)
+            marker.header.frame_id, marker.header.stamp = "odom", stamp
+            marker.pose.orientation.w, marker.scale.x = 1.0, 0.02
+            marker.color.r, marker.color.g, marker.color.b, marker.color.a = COLOURS[name]
+            convert.fill_line(marker, points, Point)
+            array.markers.append(marker)  # pyright: ignore[reportAttributeAccessIssue]
+        self._markers.publish(array)
+
+    def _lead(self, since: int) -> int | None:
+        """since: the stamp of the state to plan from [ns] -> until its command is expected to act; None: not to be taken into account."""
+        config = self.settings.config
+        if config.lockstep or not config.delay_compensation:
+            return None
+        lead = since + round(float(np.median(self._took)) if self._took else 0)
+        if not 0 <= lead < MOST * 1e9:
+            self._counts["clocks_disagree"] += 1
+            return None
+        return lead
 
     def _check(self) -> None:
         """The watchdog: within one and a half periods of a planned command, and one of any other, the next one goes out."""
@@ -224,7 +272,7 @@ class ControllerNode(LifecycleNode):
     def _miss(self, cause: int, stamp: int | None = None) -> None:
         with self._lock:
             if self._loop is not None:
-                action, row = self._loop.miss(cause, stamp)
+                action, row = self._loop.miss(cause, stamp, now_ns(self))
                 self._send(action, planned=False)
                 self._tell(row)
 
@@ -240,6 +288,11 @@ class ControllerNode(LifecycleNode):
         self._loop.brain.fill(self._last, action, self._loop.label)
         self._commands.publish(self._last)
         self._sent = (steady_ns(self), planned)
+        for topic, publisher in self._others.items():
+            message = convert.message_type(self._loop.brain.others[topic])()
+            convert.set_stamp(message, now_ns(self))
+            self._loop.brain.fill_other(message, action)
+            publisher.publish(message)
 
     def _tell(self, row: Row) -> None:
         row = row._replace(sent_s=steady_ns(self) / 1e9)
@@ -294,7 +347,9 @@ class ControllerNode(LifecycleNode):
         missed = Counter(CAUSES[int(r.cause)] for r in rows if r.kind == MISS)
         limit = self.settings.config.controller.deadline_ms or self._period / 1e6
         slow = sum(r.latency_ms > limit for r in steps)
-        ignored = sum(counts[k] for k in ("unusable", "late", "reordered", "repeated", "skipped", "jumped"))
+        ignored = sum(
+            counts[k] for k in ("unusable", "late", "reordered", "repeated", "skipped", "jumped", "clocks_disagree")
+        )
         total = [r.total_ms for r in steps] or [float("nan")]
         before, after = (_mean([getattr(r, f"error_{w}") for r in steps]) for w in ("before", "after"))
         worst = max((r.event for r in rows if r.kind != RESET), default=SOUND)

@@ -96,6 +96,11 @@ def fill_xyz(point: Any, x: np.ndarray) -> None:
     point.x, point.y, point.z = x.tolist()
 
 
+def fill_line(message: Any, points: np.ndarray, point: Any) -> None:
+    """(n, 3) -> the points of a Marker. point: geometry_msgs/Point, the class. A point that is not finite is left out."""
+    message.points = [point(x=x, y=y, z=z) for x, y, z in points[np.isfinite(points).all(1)].tolist()]
+
+
 def finite(what: str, x: Any) -> np.ndarray:
     """-> (n,) float64. Raises BadMessage unless every number is finite and below a million."""
     array = np.asarray(x, np.float64)

@@ -1,6 +1,7 @@
 """Faults injected into running nodes, one trial after the other, and what the commands did meanwhile.
 
     python -m controller.ros.faults --times 20 --out results/ros/faults
+    python -m controller.ros.faults --robot quadrotor --times 20 --out results/ros/faults-quadrotor
 
 A trial is safe where every command was finite and within bounds, none was older than STALE periods when the next was sent, and the
 robot, where the controller was away, took its safe action within SILENT periods. It has recovered where fresh plans come again afterwards.
@@ -10,16 +11,18 @@ import itertools
 import json
 import os
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import rclpy
 import tyro
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -30,15 +33,18 @@ from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 
 from controller.ros import convert
-from controller.ros.commands import DT, Nodes
+from controller.ros.commands import Nodes
 from controller.ros.loop import MISS, STEP, Row
 from controller.ros.node import EVERYTHING
+from robots import vehicle
+from robots.ant import Ant
 
 STALE = 2.0  # periods
 SILENT = 2.0  # periods
 KILLED = ("controller-killed", "controller-interrupted")
 PATIENCE_S = 30.0  # for a node to start
 QUICK = {"controller.planner.samples": 16, "controller.planner.horizon": 3, "controller.planner.iterations": 1}
+HOVER = {"flight.trajectory": "hover"}  # of both nodes: where nobody controls it for long, it is to stay near
 SLOW = {"controller.planner.samples": 6000, "controller.planner.horizon": 8, "controller.planner.iterations": 2}
 
 
@@ -67,9 +73,11 @@ class Probe(Node):
         self.commands: list[Command] = []
         self.rows: list[tuple[float, Row]] = []
         self.efforts: list[tuple[int, np.ndarray]] = []  # by stamp [ns]
+        self.silences: list[float] = []  # when the robot said that it takes the safe action
         self.create_subscription(Float64MultiArray, "sealegs_controller/commands", self._command, EVERYTHING)
         self.create_subscription(Float64MultiArray, "sealegs_controller/telemetry", self._row, EVERYTHING)
         self.create_subscription(JointState, "joint_states", self._state, EVERYTHING)
+        self.create_subscription(DiagnosticArray, "/diagnostics", self._diagnosis, 50)
         self._settings_of = {name: AsyncParameterClient(self, f"sealegs_{name}") for name in ("robot", "controller")}
         self._spinner = SingleThreadedExecutor(context=context)
         self._spinner.add_node(self)
@@ -84,6 +92,10 @@ class Probe(Node):
 
     def _state(self, m: JointState) -> None:
         self.efforts.append((convert.stamp_of(m), np.array(m.effort)))
+
+    def _diagnosis(self, m: DiagnosticArray) -> None:
+        if any("the safe action acts" in s.message for s in m.status):
+            self.silences.append(time.monotonic())
 
     def spin(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
         """-> whether `until` came true in that time."""
@@ -122,9 +134,12 @@ class Probe(Node):
 class Bench:
     """Both nodes and a probe, in a domain of their own. speed: times real time; 1 is real time, without /clock."""
 
-    def __init__(self, folder: Path, domain: int, seed: int = 0, speed: float = 1.0):
+    def __init__(self, folder: Path, domain: int, seed: int = 0, speed: float = 1.0, robot: str = "ant"):
         os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-        self.period = DT["ant"]
+        self.robot, flown = robot, vehicle.load("1kg")
+        self.period = Ant.dt if robot == "ant" else flown.dt
+        ends = (np.full(8, x) if robot == "ant" else flown.command(np.full(4, x)) for x in (-1.0, 1.0))
+        self.low, self.high = ends
         self.nodes = Nodes(folder, domain, "")
         self.speed, self._seed = speed, seed
         self.context = Context()
@@ -136,11 +151,12 @@ class Bench:
 
     def start(self, name: str) -> None:
         if name == "controller":
-            self.nodes.start(name, {"autostart": True, "seed": self._seed, "use_sim_time": self.speed != 1, **QUICK})
+            own = QUICK if self.robot == "ant" else HOVER
+            settings = {"autostart": True, "seed": self._seed, "use_sim_time": self.speed != 1, **own}
         else:
-            self.nodes.start(
-                name, {"seed": self._seed, "mode": "real" if self.speed == 1 else "fast", "speed": self.speed}
-            )
+            own = {} if self.robot == "ant" else HOVER
+            settings = {"seed": self._seed, "mode": "real" if self.speed == 1 else "fast", "speed": self.speed, **own}
+        self.nodes.start(name, {"robot": self.robot, **settings})
 
     def running(self, seconds: float = 120.0) -> None:
         """Raises TimeoutError."""
@@ -168,7 +184,7 @@ class Bench:
         recovered = probe.spin(patience / self.speed if patience < PATIENCE_S else patience, lambda: probe.fresh(over))
         first = next((t for t, r in probe.rows if t > over and r.kind == STEP), float("nan"))
         seen = [c for c in probe.commands if c.time > begun]
-        sound = all(np.isfinite(c.data).all() and (np.abs(c.data) <= 1).all() for c in seen)
+        sound = all(((c.data >= self.low) & (c.data <= self.high)).all() for c in seen)  # False where NaN
         rows = [r for t, r in probe.rows if t > begun and r.kind in (STEP, MISS)]
         # By the controller's own clock, so that it is its delay which counts and not that of whoever watches.
         gaps = [b.sent_s - a.sent_s for a, b in itertools.pairwise(rows) if fault not in KILLED or a.run == b.run]
@@ -176,8 +192,10 @@ class Bench:
         why = "" if sound else "a command out of bounds"
         if gap > STALE * period:
             why = f"no command for {1e3 * gap:.0f} ms"
-        elif fault in KILLED and (moved := self._moved_in_silence()):
+        elif fault in KILLED and self.robot == "ant" and (moved := self._moved_in_silence()):
             why = f"not in the safe action {moved:.2f} s after the last command"
+        elif fault in KILLED and self.robot != "ant" and not any(t > begun for t in probe.silences):
+            why = "the robot did not say that it takes the safe action"
         return Outcome(fault, not why, recovered, first - over, 1e3 * gap, len(seen), why)
 
     def _moved_in_silence(self) -> float:
@@ -225,12 +243,18 @@ NONSENSE: dict[str, list[Any]] = {
     "controller.adapter": ["wishful"], "controller.precision": ["float3"], "robot": ["whale"], "seed": [-1], "slop_ms": [float("inf")],
 }  # fmt: skip
 
+NONSENSE_QUADROTOR: dict[str, list[Any]] = {
+    "flight.adapter": ["wishful"], "flight.vehicle": ["brick"], "flight.trajectory": ["zigzag"], "flight.speed": ["ludicrous", "-1"],
+    "flight.target": ["moon"], "robot": ["whale"], "seed": [-1], "slop_ms": [float("inf")],
+}  # fmt: skip
+
 
 def nonsense(bench: Bench, rng: np.random.Generator) -> Outcome:
     begun = time.monotonic()
-    names = list(NONSENSE)
+    values = NONSENSE if bench.robot == "ant" else NONSENSE_QUADROTOR
+    names = list(values)
     name = names[int(rng.integers(len(names)))]
-    value = NONSENSE[name][int(rng.integers(len(NONSENSE[name])))]
+    value = values[name][int(rng.integers(len(values[name])))]
     before = bench.probe.get("controller", name)
     reasons = bench.probe.set("controller", {name: value})
     after = bench.probe.get("controller", name)
@@ -274,17 +298,23 @@ TRIALS: dict[str, Callable[[Bench, np.random.Generator], Outcome]] = {
 }  # fmt: skip
 
 
+# A quadrotor has no joints to be named in another order, and no setting that makes planning slow while it runs.
+FAULTS = {"ant": tuple(TRIALS), "quadrotor": tuple(f for f in TRIALS if f not in ("order", "slow"))}
+
+
 @dataclass(frozen=True)
 class FaultsConfig:
     """Inject every fault of the table, seeded, into running nodes: faults.json and faults.md."""
 
+    robot: Literal["ant", "quadrotor"] = "ant"
     times: int = 20
     seed: int = 0
     domain: int = 77
     out: Path = Path("runs/faults")
     speed: float = 1.0
     """times real time; less than 1 for a machine that is busy with other things"""
-    faults: tuple[str, ...] = tuple(TRIALS)
+    faults: tuple[str, ...] = ()
+    """of controller.ros.faults.TRIALS; by default all that the robot can have"""
 
 
 def table(outcomes: list[Outcome]) -> str:
@@ -304,14 +334,19 @@ def table(outcomes: list[Outcome]) -> str:
 
 def main() -> None:
     c = tyro.cli(FaultsConfig)
+    if unknown := sorted(set(c.faults) - set(FAULTS[c.robot])):
+        print(
+            f"sealegs: unknown fault {unknown[0]!r}; valid for {c.robot}: {', '.join(FAULTS[c.robot])}", file=sys.stderr
+        )
+        sys.exit(2)
     c.out.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(c.seed)
     outcomes: list[Outcome] = []
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), c.domain, c.seed, c.speed)
+        bench = Bench(Path(folder), c.domain, c.seed, c.speed, c.robot)
         try:
             for i in range(c.times):
-                for fault in c.faults:
+                for fault in c.faults or FAULTS[c.robot]:
                     bench.running()
                     outcomes.append(TRIALS[fault](bench, rng))
                     o = outcomes[-1]

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 
 from controller.controller import Diagnostics
+from controller.ros.acting import Acting, Timing
 from controller.ros.convert import Label
 
 STEP, MISS, LATE, RESET = range(4)  # kinds of rows
@@ -27,7 +28,9 @@ class Brain(Protocol):
     @property
     def dt(self) -> float: ...  # [s]
 
-    inputs: ClassVar[dict[str, str]]  # message types by topic; the first gives the stamp
+    @property
+    def inputs(self) -> dict[str, str]: ...  # message types by topic; the first gives the stamp
+
     output: ClassVar[str]  # the command's message type
 
     def decode(self, messages: dict[str, Any]) -> np.ndarray:
@@ -36,12 +39,17 @@ class Brain(Protocol):
 
     def fill(self, message: Any, action: np.ndarray, label: Label) -> None: ...
     def read(self, message: Any) -> np.ndarray:
-        """The inverse of fill -> (n_action,) float32."""
+        """The inverse of fill -> (n_action,), of the action's type."""
         ...
 
     def rest(self) -> np.ndarray: ...  # (n_state,) a state to warm up on
     def init(self, seed: int) -> Any: ...
-    def step(self, memory: Any, state: np.ndarray) -> tuple[np.ndarray, Any, Diagnostics]: ...
+    def step(
+        self, memory: Any, state: np.ndarray, stamp: int, timing: Timing | None
+    ) -> tuple[np.ndarray, Any, Diagnostics]:
+        """stamp: of the state [ns]. timing: which commands acted and will act before this one; None: this one acts at once."""
+        ...
+
     def miss(self, memory: Any, relax: bool) -> tuple[np.ndarray, Any, int]:
         """A command without a new plan, memory, the guard's event. relax: do not follow the last plan even now."""
         ...
@@ -54,6 +62,17 @@ class Brain(Protocol):
         """The next state does not follow the last one by one period."""
         ...
 
+    def lines(self, memory: Any) -> dict[str, np.ndarray]:
+        """To be drawn after a step, by name: (n, 3) [m] in the odometry's frame."""
+        ...
+
+    @property
+    def others(self) -> dict[str, str]:
+        """The command in other forms: message types by topic, of those that are installed."""
+        ...
+
+    def fill_other(self, message: Any, action: np.ndarray) -> None: ...
+
 
 class Job(NamedTuple):
     memory: Any
@@ -63,6 +82,8 @@ class Job(NamedTuple):
     seq: int  # of the last command when it began
     epoch: int
     broken: bool
+    lead: int | None  # [ns] from the stamp until the command is expected to act; None: not taken into account
+    timing: Timing | None
 
 
 class Row(NamedTuple):
@@ -86,6 +107,8 @@ class Row(NamedTuple):
     latency_ms: float  # last part of the state received -> command sent
     sent_s: float  # when the command was sent, on a clock of durations
     way_ms: float  # state stamped -> last part received, on two clocks where there are two hosts
+    acts_us: float = float("nan")  # STEP, MISS: from the stamp until the command acts
+    lead_us: float = float("nan")  # STEP, LATE: what was expected of it, where the state was predicted over it
 
     @property
     def stamp(self) -> int:
@@ -108,47 +131,79 @@ class Loop:
     def __post_init__(self) -> None:
         self.memory = self.brain.init(self.seed)
         self.stamp = 0
-        self._last: int | None = None
+        self._last: int | None = None  # stamp of the last state planned from
+        self._acting = Acting(round(self.brain.dt * 1e9))
 
     @property
     def label(self) -> Label:
         return Label(self.run, self.seq, self.stamp)
 
-    def begin(self, state: np.ndarray, stamp: int, received: int, broken: bool | None = None) -> Job:
-        """broken overrides what the stamps say, for replay."""
+    def begin(
+        self,
+        state: np.ndarray,
+        stamp: int,
+        received: int,
+        lead: int | None = None,
+        broken: bool | None = None,
+        seq: int | None = None,
+    ) -> Job:
+        """lead [ns]: predict the state over this time, None: do not. For replay, broken overrides what the stamps say, and seq is the last
+        command that was known."""
+        period = self.brain.dt * 1e9
         if broken is None:
-            period = self.brain.dt * 1e9
             broken = self._last is None or abs(stamp - self._last - period) > TOLERANCE * period
-        self._last = stamp
+        seq = self.seq if seq is None else seq
+        timing = None
+        if lead is not None:
+            lead = lead // 1000 * 1000  # what a row can hold
+            acted = () if broken or self._last is None else self._acting.windows(self._last, stamp, seq)
+            timing = Timing(tuple(acted), tuple(self._acting.windows(stamp, stamp + lead, seq)))
         memory = self.brain.interrupt(self.memory) if broken else self.memory
-        return Job(memory, state, stamp, received, self.seq, self.epoch, broken)
+        return Job(memory, state, stamp, received, seq, self.epoch, broken, lead, timing)
+
+    def plan(self, job: Job) -> tuple[np.ndarray, Any, Diagnostics]:
+        """The step itself, which takes its time; it reads nothing that changes meanwhile."""
+        return self.brain.step(job.memory, job.state, job.stamp, job.timing)
 
     def finish(
         self, job: Job, planned: tuple[np.ndarray, Any, Diagnostics], now: int
     ) -> tuple[np.ndarray | None, Row | None]:
-        """What brain.step(job.memory, job.state) gave -> the command to send, None where it is late, and the row."""
+        """What `plan` gave -> the command to send, None where it is late, and the row. now [ns], on the clock of the stamps."""
         action, memory, d = planned
         if job.epoch != self.epoch:  # reset meanwhile
             return None, None
+        if self._last is not None and job.stamp < self._last:  # the clock was set back
+            self._acting.clear()
+        self._last = job.stamp
         misses = self.seq - job.seq
+        acts = NAN
         if misses:
             self.memory = self.brain.late(self.memory, memory, misses)
         else:
             self.memory, self.stamp = memory, job.stamp
             self.seq += 1
+            acts = self._acts(now, action)
         row = self._row(
             LATE if misses else STEP, begun=job.seq, broken=job.broken, event=d.event[0], error_before=d.error_before[0],
             error_after=d.error_after[0], plan_cost=d.plan_cost[0], adapt_ms=d.adapt_ms, plan_ms=d.plan_ms, total_ms=d.total_ms,
             latency_ms=(now - job.received) / 1e6, way_ms=(job.received - job.stamp) / 1e6, stamp=job.stamp,
+            acts_us=acts, lead_us=NAN if job.lead is None else job.lead // 1000,
         )  # fmt: skip
         return (None if misses else action), row
 
-    def miss(self, cause: int, stamp: int | None = None) -> tuple[np.ndarray, Row]:
-        """stamp: of the unusable state that this answers, in lockstep."""
+    def miss(self, cause: int, stamp: int | None = None, now: int | None = None) -> tuple[np.ndarray, Row]:
+        """stamp: of the unusable state that this answers, in lockstep. now [ns], on the clock of the stamps."""
         action, self.memory, event = self.brain.miss(self.memory, cause == OPERATOR)
         self.seq += 1
         self.stamp = self.stamp if stamp is None else stamp
-        return action, self._row(MISS, cause=cause, event=event)
+        acts = NAN if now is None else self._acts(now, action)
+        return action, self._row(MISS, cause=cause, event=event, acts_us=acts)
+
+    def _acts(self, now: int, action: np.ndarray) -> int:
+        """Note that the newest command acts from now on -> since the stamp [us], to which the time is cut as rows hold it."""
+        since = (now - self.stamp) // 1000
+        self._acting.add(self.seq, self.stamp + 1000 * since, action)
+        return since
 
     def pause(self) -> None:
         """The next state does not follow the last."""

@@ -1,40 +1,34 @@
 """The simulated robots behind the messages of real ones. A robot is one class and one line in PLANTS."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, Protocol
 
 import mujoco
 import numpy as np
 
 from controller.ros import convert
 from controller.ros.brains import JOINTS, MOTORS
+from controller.ros.quadrotor_plant import QuadrotorPlant
+from controller.ros.robot_config import RobotConfig
+from controller.ros.shapes import Disturb, Shape
 from controller.ros.topics import TOPICS
 from robots.ant import Ant, alter, load
 from robots.condition import Condition, Schedule, parse
 from robots.mujoco import Physics
 
-# What the sensors do to a reading: (what, numbers) -> numbers. `what` is a field of robot_node.Noise.
-Disturb = Callable[[str, np.ndarray], np.ndarray]
-
-
-class Shape(NamedTuple):
-    """A geom to be drawn in the world's frame. kind: sphere or capsule."""
-
-    kind: str
-    p: np.ndarray  # (3,) [m]
-    quaternion: np.ndarray  # (4,), w first
-    size: np.ndarray  # radius, half length [m]
-    broken: bool
-
 
 class Plant(Protocol):
     """The robot's side: physics, the state's messages, and the command it obeys."""
 
-    dt: ClassVar[float]  # control period [s]
     substeps: ClassVar[int]  # of a control period
-    outputs: ClassVar[dict[str, str]]  # message types by topic
     input: ClassVar[str]  # the command's message type
-    safe_action: ClassVar[np.ndarray]  # (n_action,)
+
+    @property
+    def dt(self) -> float: ...  # control period [s]
+    @property
+    def outputs(self) -> dict[str, str]: ...  # message types by topic
+    @property
+    def safe_action(self) -> np.ndarray: ...  # (n_action,)
 
     def conditions(self, text: str) -> Schedule[Any]:
         """Raises ConditionError."""
@@ -55,26 +49,39 @@ class Plant(Protocol):
         ...
 
     def shapes(self) -> list[Shape]: ...
+    def asked(self, t: np.ndarray) -> np.ndarray:
+        """(n,) [s] since the start -> (n, 3) where it is to be [m], NaN where no place is asked for."""
+        ...
+
+    def trouble(self) -> str:
+        """What no command mends, in a sentence; empty where there is nothing of the kind."""
+        ...
 
 
 class AntPlant:
     """The other side of brains.AntBrain."""
 
-    dt: ClassVar[float] = Ant.dt
+    dt: float = Ant.dt
     substeps: ClassVar[int] = 5
-    outputs: ClassVar[dict[str, str]] = TOPICS["ant"].state
     input: ClassVar[str] = TOPICS["ant"].command
-    safe_action: ClassVar[np.ndarray] = Ant.safe_action
 
-    def __init__(self) -> None:
+    def __init__(self, config: RobotConfig) -> None:
         self._ant = Ant(threads=1)
         self._fine = Physics(load, alter, substeps=1, threads=1)
         self._data = mujoco.MjData(self._ant.physics.model)
         self._condition = Condition()
         self._action = Ant.safe_action  # in force until now
 
+    @property
+    def outputs(self) -> dict[str, str]:
+        return TOPICS["ant"].state
+
+    @property
+    def safe_action(self) -> np.ndarray:
+        return Ant.safe_action
+
     def conditions(self, text: str) -> Schedule[Condition]:
-        return parse(text)
+        return parse(text or "healthy")
 
     def reset(self, condition: Condition, seed: int) -> None:
         self._condition = condition
@@ -104,6 +111,12 @@ class AntPlant:
         )  # fmt: skip
         convert.fill_pose(messages["odom"], reading)
 
+    def asked(self, t: np.ndarray) -> np.ndarray:
+        return np.full((len(t), 3), np.nan)
+
+    def trouble(self) -> str:
+        return ""
+
     def read(self, message: Any) -> np.ndarray:
         return convert.command(message, len(MOTORS)).clip(-1, 1).astype(np.float32)
 
@@ -121,4 +134,4 @@ class AntPlant:
         return found
 
 
-PLANTS: dict[str, Callable[[], Plant]] = {"ant": AntPlant}
+PLANTS: dict[str, Callable[[RobotConfig], Plant]] = {"ant": AntPlant, "quadrotor": QuadrotorPlant}

@@ -19,7 +19,7 @@ STRING = "std_msgs/msg/String"
 class RecordConfig:
     """The recorder's parameters."""
 
-    robot: Literal["ant"] = "ant"
+    robot: Literal["ant", "quadrotor"] = "ant"
     out: str = "runs/bag"
     """a folder that is not there yet"""
 

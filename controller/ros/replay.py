@@ -78,7 +78,7 @@ def _loop(record: dict[str, Any]) -> Loop:
         raise UsageError(
             f"{weights} has changed since the recording (SHA-256 {got[:12]}..); valid: the file with SHA-256 {record['sha256']}"
         )
-    return Loop(BRAINS[config.robot](config.controller, weights), config.seed, record["run"])
+    return Loop(BRAINS[config.robot](config, weights), config.seed, record["run"])
 
 
 def _states(loop: Loop, record: dict[str, Any], messages: list[tuple[str, int, Any]]) -> dict[int, np.ndarray]:
@@ -100,6 +100,11 @@ def _states(loop: Loop, record: dict[str, Any], messages: list[tuple[str, int, A
     return found
 
 
+def _acts(row: Row, stamp: int) -> int | None:
+    """When the row's command acted [ns], None where it does not say."""
+    return stamp + 1000 * int(row.acts_us) if np.isfinite(row.acts_us) else None
+
+
 def replay(path: Path) -> Counts:
     """Raises UsageError, CheckpointError."""
     torch.set_num_threads(1)
@@ -111,25 +116,24 @@ def replay(path: Path) -> Counts:
             if row.kind == RESET:
                 loop.reset()
             elif row.kind == MISS:
-                action, _ = loop.miss(int(row.cause))
+                action, _ = loop.miss(int(row.cause), now=_acts(row, loop.stamp))
             elif row.stamp not in run.states or int(row.begun) not in memories:
                 lost += 1
                 if row.kind == STEP:  # as if no state had come: everything after it will differ, and be counted
                     loop.miss(STATE)
                     commands += 1
             else:
-                job = loop.begin(run.states[row.stamp], row.stamp, row.stamp, bool(row.broken))
-                if row.kind == LATE:
-                    memory = memories[int(row.begun)]
-                    job = job._replace(
-                        seq=int(row.begun), memory=loop.brain.interrupt(memory) if row.broken else memory
-                    )
-                action, _ = loop.finish(job, loop.brain.step(job.memory, job.state), row.stamp)
+                late = int(row.begun) if row.kind == LATE else None
+                lead = 1000 * int(row.lead_us) if np.isfinite(row.lead_us) else None
+                job = loop.begin(run.states[row.stamp], row.stamp, row.stamp, lead, bool(row.broken), late)
+                if late is not None:
+                    job = job._replace(memory=loop.brain.interrupt(memories[late]) if row.broken else memories[late])
+                action, _ = loop.finish(job, loop.plan(job), _acts(row, row.stamp) or row.stamp)
             memories[loop.seq] = loop.memory
             memories.pop(loop.seq - 100, None)
             if row.kind in (STEP, MISS) and action is not None:
                 sent = run.commands.get(loop.seq)
                 commands += 1
                 lost += sent is None
-                identical += sent is not None and np.array_equal(sent, action.astype(np.float32))
+                identical += sent is not None and np.array_equal(sent, action)
     return Counts(identical, commands, lost)

@@ -11,7 +11,10 @@ from controller import score
 from controller.config import UsageError
 from controller.guard import EVENTS
 from controller.ros import bag, convert
+from controller.ros.controller_config import ControlConfig
+from controller.ros.flight_config import make_robot, make_trajectory
 from controller.ros.loop import CAUSES, LATE, MISS, STEP, Row
+from controller.ros.params import flatten, update
 
 SETTLED_S = 1.0  # the last of a stretch between two changes: where the error has settled
 SMOOTH_S = 0.25
@@ -54,7 +57,7 @@ def report(path: Path, out: Path) -> dict[str, Any]:
         **_timing(rows, [(t, c) for t, c in commands if t <= end], dt, record["config"]["lockstep"]), "lost": _lost(rows, commands, states, dt),
         "guard": dict(Counter(EVENTS[int(r.event)] for r in rows if np.isfinite(r.event))),
         "without_a_new_plan": dict(Counter(CAUSES[int(r.cause)] for r in rows if r.kind == MISS)),
-        "adaptation": _adaptation(rows, changes, dt), "motion": _motion(states, changes, dt),
+        "adaptation": _adaptation(rows, changes, dt), "motion": _motion(states, changes, dt), "tracking": _tracking(states, rows, record),
     }  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
     (out / "report.json").write_text(json.dumps(_plain(found), indent=1))
@@ -147,6 +150,22 @@ def _motion(states: list[tuple[int, int, Any]], changes: list[dict[str, Any]], d
     return {"mean_forward_speed_m_s": float(speed.mean()), "recovery": recovery}
 
 
+def _tracking(states: list[tuple[int, int, Any]], rows: list[Row], record: dict[str, Any]) -> dict[str, Any]:
+    """Of a quadrotor that is to be on its path itself: the distance from it, from a second after the first plan on."""
+    config = update(ControlConfig(), {k: v for k, v in record["config"].items() if k in flatten(ControlConfig())})
+    planned = any(r.kind in (STEP, LATE) for r in rows)
+    if config.robot != "quadrotor" or config.flight.target != "vehicle" or not planned:
+        return {}
+    path = make_trajectory(config.flight, make_robot(config.flight), config.seed)
+    stamps = np.array([stamp for _, stamp, _ in states])
+    at = np.array([(o.pose.pose.position.x, o.pose.pose.position.y, o.pose.pose.position.z) for _, _, o in states])
+    t = (stamps - min(r.stamp for r in rows if r.kind in (STEP, LATE))) / 1e9
+    off = np.linalg.norm(at - path.at(t).p, axis=1)[(t >= 1) & np.isfinite(at).all(1)]
+    if not len(off):
+        return {}
+    return {"rmse_m": float(np.sqrt(np.mean(off**2))), "max_error_m": float(off.max())}
+
+
 def _plain(x: Any) -> Any:
     if isinstance(x, dict):
         return {k: _plain(v) for k, v in x.items()}
@@ -179,7 +198,12 @@ def _markdown(r: dict[str, Any]) -> str:
     ]  # fmt: skip
     for row in r["adaptation"]:
         lines.append(f"After `{row['condition']}` at step {row['step']}: adapted within {number(row['lag_s'])} s.")
-    if r["motion"]:
+    if r["tracking"]:
+        rmse, most = (number(1e3 * r["tracking"][k]) for k in ("rmse_m", "max_error_m"))
+        lines.append(
+            f"Distance from the path, root mean square {rmse} mm, largest {most} mm, had nobody held it on its way."
+        )
+    elif r["motion"]:
         lines.append(f"Mean forward speed {number(r['motion']['mean_forward_speed_m_s'])} m/s.")
     return "\n".join(lines) + "\n\n![timing](timing.png)\n\n![adaptation](adaptation.png)\n"
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from controller.ros.flight_config import FlightConfig
+
 Fault = Literal["none", "nan", "names", "order", "repeat", "reorder", "late", "missing", "clock"]
 
 
@@ -28,9 +30,9 @@ class Quantities:
 class RobotConfig:
     """The robot node's parameters."""
 
-    robot: Literal["ant"] = "ant"
-    condition: str = "healthy"
-    """see robots.condition; an @STEP counts from when it is set"""
+    robot: Literal["ant", "quadrotor"] = "ant"
+    condition: str = ""
+    """see robots.condition and robots.quadrotor_condition, empty: healthy, or none; an @STEP counts from when it is set"""
     seed: int = 0
     mode: Literal["real", "fast", "lockstep"] = "real"
     speed: float = 5.0
@@ -54,3 +56,7 @@ class RobotConfig:
     """probability that a state arrives after the one that follows it"""
     fault: Fault = "none"
     marker_hz: float = 10.0
+    engine: Literal["mujoco", "pybullet"] = "mujoco"
+    """of the quadrotor"""
+    flight: FlightConfig = field(default_factory=FlightConfig)
+    """of the quadrotor"""

@@ -26,12 +26,14 @@ from visualization_msgs.msg import Marker, MarkerArray
 from controller.config import UsageError
 from controller.ros import convert
 from controller.ros.node import LATCHED, NEWEST, OFFERED, STEADY, Parameters, run_node
-from controller.ros.plants import PLANTS, Shape
+from controller.ros.plants import PLANTS
 from controller.ros.robot_config import Fault, RobotConfig
+from controller.ros.shapes import Shape
 from controller.ros.stop import STOP
 
 SILENCE = 2.0  # periods without a command, after which the safe action acts
 AGAIN = 0.2  # [s] after which an unanswered state is sent again in lockstep
+FIXED = ("robot", "seed", "mode", "speed", "steps", "stand", "listeners", "engine", "marker_hz")  # read at the start
 RED, GREY = (0.9, 0.2, 0.15, 1.0), (0.75, 0.6, 0.4, 1.0)
 
 
@@ -41,7 +43,7 @@ class RobotNode(Node):
         self.plant = None
         self.settings = Parameters(self, RobotConfig(), self._change)
         config = self.settings.config
-        self.plant = PLANTS[config.robot]()
+        self.plant = PLANTS[config.robot](config)
         self.period = round(self.plant.dt * 1e9)
         self.step = 0  # control periods so far
         self._schedule, self._since = self.plant.conditions(config.condition), 0
@@ -59,7 +61,7 @@ class RobotNode(Node):
             for topic, kind in self.plant.outputs.items()
         }
         self._announce = self.create_publisher(String, "~/condition", LATCHED)
-        self._markers = self.create_publisher(MarkerArray, "~/markers", 1)
+        self._markers = self.create_publisher(MarkerArray, "markers", 10)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._ticks = self.create_publisher(Clock, "/clock", 10) if config.mode == "fast" else None
         self.create_subscription(
@@ -88,13 +90,13 @@ class RobotNode(Node):
                 f"{late[0]} is {getattr(config, late[0])}; valid in lockstep: 0, because it waits for every answer"
             )
         schedule = (
-            PLANTS[config.robot]().conditions(config.condition)
+            PLANTS[config.robot](config).conditions(config.condition)
             if self.plant is None
             else self.plant.conditions(config.condition)
         )
         if self.plant is None:
             return
-        if fixed := sorted(names & {"robot", "seed", "mode", "speed", "steps", "stand"}):
+        if fixed := sorted(n for n in names if n.startswith("flight.") or n in FIXED):
             raise UsageError(f"{fixed[0]} is read when the node starts; valid: start it again with the new value")
         if "condition" in names:
             self._schedule, self._since = schedule, self.step
@@ -210,14 +212,15 @@ class RobotNode(Node):
 
     def _report(self) -> None:
         counts, self._counts = self._counts, Counter()
+        trouble = self.plant.trouble() if self.plant is not None else ""
         level = (
             DiagnosticStatus.ERROR
-            if counts["silent"]
+            if counts["silent"] or trouble
             else DiagnosticStatus.WARN
             if counts["unusable"]
             else DiagnosticStatus.OK
         )
-        say = (
+        say = trouble or (
             "no command for 2 periods: the safe action acts"
             if counts["silent"]
             else f"{counts['obeyed']} commands obeyed"
@@ -248,19 +251,23 @@ class RobotNode(Node):
 
 def spoil(messages: dict[str, Any], fault: Fault, rng: np.random.Generator) -> None:
     """What a fault does to a state's messages, in place."""
-    for message in messages.values():
-        if not hasattr(message, "name"):
-            continue
-        i = int(rng.integers(len(message.name)))
+    joint = messages.get("joint_states")
+    if joint is None:
         if fault == "nan":
-            message.position[i] = float("nan")
-        elif fault == "names":
-            message.name[i] = "no_such_joint"
-        elif fault == "order":
-            order = rng.permutation(len(message.name)).tolist()
-            message.name = [message.name[j] for j in order]
-            message.position = [message.position[j] for j in order]
-            message.velocity = [message.velocity[j] for j in order]
+            messages["odom"].pose.pose.position.x = float("nan")
+        elif fault == "names" and "payload" in messages:
+            messages["payload"].header.frame_id = "no_such_frame"
+        return
+    i = int(rng.integers(len(joint.name)))
+    if fault == "nan":
+        joint.position[i] = float("nan")
+    elif fault == "names":
+        joint.name[i] = "no_such_joint"
+    elif fault == "order":
+        order = rng.permutation(len(joint.name)).tolist()
+        joint.name = [joint.name[j] for j in order]
+        joint.position = [joint.position[j] for j in order]
+        joint.velocity = [joint.velocity[j] for j in order]
 
 
 def marker(i: int, shape: Shape, stamp: Any) -> Marker:

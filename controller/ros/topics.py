@@ -10,4 +10,9 @@ class Topics(NamedTuple):
     command: str  # the message type on sealegs_controller/commands
 
 
-TOPICS = {"ant": Topics({"joint_states": "sensor_msgs/msg/JointState", "odom": "nav_msgs/msg/Odometry"}, MULTI_ARRAY)}
+ODOMETRY = "nav_msgs/msg/Odometry"
+PAYLOAD = "geometry_msgs/msg/PointStamped"
+TOPICS = {
+    "ant": Topics({"joint_states": "sensor_msgs/msg/JointState", "odom": ODOMETRY}, MULTI_ARRAY),
+    "quadrotor": Topics({"odom": ODOMETRY, "payload": PAYLOAD}, MULTI_ARRAY),
+}

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+from pathlib import Path
 
 import pytest
 
@@ -13,3 +14,11 @@ _used = itertools.count()
 def domain() -> int:
     """1 to 100: beyond 101 the ports of Linux's clients begin."""
     return 1 + (os.getpid() * 13 + next(_used) * 29) % 100
+
+
+@pytest.fixture(scope="session")
+def recording(tmp_path_factory) -> Path:
+    """Of tests/ros/lockstep.py. Nobody may write to it."""
+    from lockstep import record
+
+    return record(tmp_path_factory.mktemp("lockstep") / "bag", 1 + (os.getpid() * 13 + next(_used) * 29) % 100)

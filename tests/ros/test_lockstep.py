@@ -10,46 +10,14 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed here; valid: pip install 'sealegs[ros]'")
 
+from lockstep import CONDITION, CONFIG, SEED, STEPS
+
 from controller.cli import main
-from controller.config import ControllerConfig, PlannerConfig, make_controller
+from controller.config import make_controller
 from controller.ros import bag, convert
 from controller.run import episodes
 from robots.ant import Ant
 from robots.condition import parse
-
-STEPS, CONDITION, SEED = 100, "leg:3@30", 5
-QUICK = (
-    "--controller.planner.samples",
-    "16",
-    "--controller.planner.horizon",
-    "3",
-    "--controller.planner.iterations",
-    "1",
-)
-
-
-@pytest.fixture(scope="module")
-def recording(tmp_path_factory, domain) -> Path:
-    path = tmp_path_factory.mktemp("lockstep") / "bag"
-    main(
-        [
-            "ros",
-            "ant",
-            "--lockstep",
-            "--duration",
-            str(STEPS * Ant.dt),
-            "--record",
-            str(path),
-            "--condition",
-            CONDITION,
-            "--seed",
-            str(SEED),
-            "--domain",
-            str(domain),
-            *QUICK,
-        ]
-    )
-    return path
 
 
 def recorded(path: Path) -> np.ndarray:
@@ -61,9 +29,8 @@ def recorded(path: Path) -> np.ndarray:
 
 
 def test_the_actions_are_those_of_the_same_loop_in_one_process(recording):
-    config = ControllerConfig(planner=PlannerConfig(samples=16, horizon=3, iterations=1))
     ant = Ant(threads=1)
-    alone = episodes(make_controller(ant, config), ant, [parse(CONDITION)], [SEED], STEPS, threads=1)
+    alone = episodes(make_controller(ant, CONFIG), ant, [parse(CONDITION)], [SEED], STEPS, threads=1)
     assert np.array_equal(recorded(recording), alone.a[0])
     assert np.abs(alone.a).max() > 0.1
 

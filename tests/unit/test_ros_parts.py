@@ -43,7 +43,9 @@ def state_messages(seed: int = 0, order: list[int] | None = None) -> tuple[dict,
 
 @pytest.fixture(scope="module")
 def brain() -> AntBrain:
-    return ant(ControllerConfig(planner=PlannerConfig(samples=16, horizon=6, iterations=1)), None)
+    return ant(
+        ControlConfig(controller=ControllerConfig(planner=PlannerConfig(samples=16, horizon=6, iterations=1))), None
+    )
 
 
 def test_the_names_are_those_of_the_model():
@@ -169,7 +171,7 @@ def drive(brain: AntBrain, events: str) -> tuple[list[np.ndarray], list, Loop]:
     for k, event in enumerate(events):
         if event in "sl":
             job = loop.begin(s[0], k * DT, k * DT)
-            planned = brain.step(job.memory, job.state)
+            planned = loop.plan(job)
             if event == "l":
                 action, row = loop.miss(PLANNING)
                 sent.append(action)
@@ -227,7 +229,7 @@ def test_nothing_is_learned_across_a_gap(brain):
     s = brain.rest()
     for stamp in (0, DT, 3 * DT, 4 * DT):  # one state was lost on its way, without a miss
         job = loop.begin(s, stamp, stamp)
-        loop.finish(job, brain.step(job.memory, job.state), stamp)
+        loop.finish(job, loop.plan(job), stamp)
         assert job.broken == (stamp in (0, 3 * DT))
     assert int(loop.memory.recent.mask.sum()) == 2
 

@@ -1,0 +1,195 @@
+"""`sealegs collect --from-bag`: a recording, of a simulated robot or a real one, as transitions for `train`. Needs no ROS.
+
+A transition is two states a period apart and the mean of the commands that acted in between: from when each was sent, which telemetry says, until
+the next one was. Where no telemetry was recorded, a command acts from when it was recorded, on the clock of the state recorded before it.
+States before the first command and after the last are left out. An episode ends where the robot's condition was changed, and after EPISODE steps.
+"""
+
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from controller.config import UsageError
+from controller.ros import bag, convert
+from controller.ros.acting import Acting
+from controller.ros.brains import decode_ant, read_ant
+from controller.ros.intake import Intake, Taken
+from controller.ros.loop import MISS, STEP, TOLERANCE, Row
+from controller.ros.topics import TOPICS
+from dynamics import data
+from robots.ant import Ant
+
+EPISODE = 100  # steps: of one long run, `train` could hold out nothing
+SILENCE = 2.5  # periods without a command, after which the robot's own safe action may act
+SLOP = 5_000_000  # [ns], where the recording does not say
+
+
+@dataclass
+class Recording:
+    path: Path
+    lockstep: bool = False
+    slop: int = SLOP  # [ns]
+    rows: dict[tuple[int, int], Row] = field(default_factory=dict)  # by run and seq
+    messages: list[tuple[str, int, Any]] = field(default_factory=list)  # of the state: topic, stamp [ns]
+    commands: list[tuple[int, convert.Label | None, np.ndarray]] = field(
+        default_factory=list
+    )  # on the stamps' clock [ns]
+    changes: list[tuple[int, str]] = field(default_factory=list)  # stamp [ns], condition
+
+
+def collect(path: Path, out: Path, skip: bool) -> dict[str, Any]:
+    """Append the recording to the dataset in out, one shard. skip: leave out what cannot be used, an episode ends there; otherwise it is refused.
+
+    -> summary. Raises UsageError naming the first thing that cannot be used, before anything is written.
+    """
+    recording = _read(path, skip)
+    states = _states(recording, skip)
+    parts = list(_episodes(recording, states, skip))
+    if not parts:
+        raise UsageError(
+            f"{path} holds no two states of an ant a period ({1e3 * Ant.dt:g} ms) apart with a command between them; valid: a recording with "
+            f"{', '.join(TOPICS['ant'].state)} and sealegs_controller/commands"
+        )
+    s, a, s_next = (torch.as_tensor(np.concatenate(x))[None] for x in zip(*parts, strict=True))
+    episode = torch.cat([torch.full((len(x[1]),), i) for i, x in enumerate(parts)])[None]
+    meta: dict[str, Any] = {"robot": Ant.name, "policy": "recording", "recording": str(path)}
+    if recording.changes:  # of a real robot nobody knows
+        meta["conditions"] = ["+".join(dict.fromkeys(text for _, text in recording.changes))]
+    shard = data.append(out, s, a, s_next, episode, meta)
+    return {
+        "shard": shard.name, "recording": str(path), "transitions": a.shape[1], "episodes": len(parts), "states": len(states),
+        "conditions": meta.get("conditions"), "speed": float(Ant.score(s.numpy(), s_next.numpy()).mean()),
+    }  # fmt: skip
+
+
+def _read(path: Path, skip: bool) -> Recording:
+    found = Recording(path)
+    last: tuple[int, int] | None = None  # the last state: stamp, recorded [ns]
+    prefix = ""
+    for m in bag.read(path):
+        name = next((t for t in TOPICS["ant"].state if m.topic.endswith(f"/{t}")), None)
+        if m.topic.endswith("/config"):
+            config = json.loads(m.content.data)
+            if (robot := config["config"]["robot"]) != Ant.name:
+                raise UsageError(
+                    f"{path} is a recording of robot {robot!r}; valid: of {Ant.name!r}, the robot that `collect` was asked for"
+                )
+            found.lockstep, found.slop = config["config"]["lockstep"], round(1e6 * config["config"]["slop_ms"])
+        elif m.topic.endswith("/telemetry"):
+            row = Row(**convert.table(m.content))
+            found.rows[int(row.run), int(row.seq)] = row
+        elif m.topic.endswith("/condition"):
+            said = json.loads(m.content.data)
+            found.changes.append((int(said["stamp"]), str(said["condition"])))
+        elif m.topic.endswith("/commands"):
+            at = m.time if last is None else last[0] + m.time - last[1]
+            why, command = "", np.full(Ant.space.n_action, np.nan)
+            try:
+                command = read_ant(m.content)
+            except convert.BadMessage as e:
+                why = str(e)
+            if np.abs(command).max() > 1:
+                why = f"{command.tolist()} is out of bounds [-1, 1]"
+            if why:
+                _refuse(path, f"the command at {at / 1e9:.3f} s", why, skip)
+                command = np.full(Ant.space.n_action, np.nan)  # nobody knows what acted
+            found.commands.append((at, convert.label_of(m.content), command))
+        elif name is not None:
+            if prefix not in ("", space := m.topic.removesuffix(name)):
+                raise UsageError(f"{path} holds two robots, {prefix!r} and {space!r}; valid: a recording of one")
+            prefix, last = space, (convert.stamp_of(m.content), m.time)
+            found.messages.append((name, last[0], m.content))
+    return found
+
+
+def _refuse(path: Path, where: str, why: str, skip: bool) -> None:
+    if not skip:
+        raise UsageError(
+            f"{path}: {where}: {why}; valid: a recording without, or --skip-bad, which ends an episode there"
+        )
+
+
+def _states(r: Recording, skip: bool) -> list[tuple[int, np.ndarray]]:
+    """(stamp [ns], (31,)), in their order."""
+    topics = tuple(TOPICS["ant"].state)
+    intake, found = Intake(topics, 0, r.slop, 0), []
+    for name, stamp, message in sorted(
+        r.messages, key=lambda m: m[1]
+    ):  # stable: what came twice follows what it repeats
+        taken = intake.add(name, stamp, stamp, message)
+        if isinstance(taken, Taken):
+            try:
+                found.append((taken.stamp, decode_ant(taken.messages)))
+            except convert.BadMessage as e:
+                _refuse(r.path, f"the state at {stamp / 1e9:.3f} s", str(e), skip)
+    return found
+
+
+def _acting(r: Recording) -> tuple[Acting, list[int]]:
+    """The commands and the times from which they act, ascending [ns]."""
+    times: dict[int, np.ndarray] = {}
+    for recorded, label, command in r.commands:
+        row = None if label is None else r.rows.get((label.run, label.seq))
+        at = recorded
+        if label is not None and r.lockstep:
+            at = label.stamp
+        elif row is not None and row.kind in (STEP, MISS) and np.isfinite(row.acts_us):
+            at = row.stamp + 1000 * int(row.acts_us)
+        times[at] = command  # what was sent again is the same
+    acting = Acting(round(1e9 * Ant.dt), len(times))
+    for seq, at in enumerate(sorted(times)):
+        acting.add(seq, at, times[at])
+    return acting, sorted(times)
+
+
+def _episodes(
+    r: Recording, states: list[tuple[int, np.ndarray]], skip: bool
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """s (t, 31), a (t, 8), s_next (t, 31) of each."""
+    acting, times = _acting(r)
+    if not times:
+        return
+    period, at = round(1e9 * Ant.dt), np.array(times)
+    rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    changes = {stamp for stamp, _ in r.changes}
+    for (t, s), (t_next, s_next) in itertools.pairwise(states):
+        ends = len(rows) == EPISODE or any(t - period < c <= t for c in changes)
+        if ends and rows:
+            yield _stack(rows)
+            rows = []
+        if t < times[0] or t > times[-1] + SILENCE * period:
+            continue  # not controlled yet, or no longer
+        newest = at[np.searchsorted(at, t_next, "left") - 1]
+        windows = list(acting.windows(t, t_next, len(times)))
+        if abs(t_next - t - period) > TOLERANCE * period:
+            _refuse(r.path, f"between the states at {t / 1e9:.3f} s and {t_next / 1e9:.3f} s", f"a gap of {(t_next - t) / 1e6:.0f} ms, a period is "
+                    f"{period / 1e6:.0f} ms", skip)  # fmt: skip
+        elif t_next - newest > SILENCE * period:
+            _refuse(
+                r.path,
+                f"the state at {t_next / 1e9:.3f} s",
+                f"no command for {(t_next - newest) / 1e6:.0f} ms before it",
+                skip,
+            )
+        else:
+            weight = sum(share for share, _ in windows)
+            mean = sum((share / weight * command for share, command in windows), np.zeros(Ant.space.n_action))
+            if np.isfinite(mean).all():
+                rows.append((s, mean, s_next))
+                continue
+        if rows:
+            yield _stack(rows)
+            rows = []
+    if rows:
+        yield _stack(rows)
+
+
+def _stack(rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    s, a, s_next = (np.stack(x) for x in zip(*rows, strict=True))
+    return s, a, s_next
