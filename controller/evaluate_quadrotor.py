@@ -49,7 +49,8 @@ class QuadrotorConfig:
 @dataclass(frozen=True)
 class EvaluateQuadrotorConfig(QuadrotorConfig):
     adapters: tuple[str, ...] = ("nmpc", "nmpc-l1", "nmpc-oracle")
-    """controllers: pid, geometric, nmpc, nmpc-l1 (with L1 augmentation), nmpc-oracle (told the payload)"""
+    """controllers: pid, geometric, nmpc, nmpc-l1 (with L1 augmentation), nmpc-oracle (told the payload); learned: variational, last-layer,
+    grbal, frozen"""
     conditions: tuple[str, ...] = ("none", "payload:0.35:0.9")
     """what happens to it, e.g. payload:0.4:1.0@400+none@800"""
     trajectories: tuple[str, ...] = ("figure-eight",)

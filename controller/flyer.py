@@ -2,7 +2,7 @@
 
 recent transitions          -> phi, z           dynamics.adapt, on the rows of dynamics.residual
 z                           -> the load's mass in the symbolic slung-load model, exact derivatives included
-phi, z along the last plan  -> e and de/d(s, a) at every knot, once a tick in torch, to first order beside it
+phi, z along the last plan  -> e and de/d(s, a) at every knot, once a tick, to first order beside it
 both                        -> a plan           controller.baselines.nmpc, planners.nmpc
 its first action, if good   -> the vehicle      controller.guard
 
@@ -10,8 +10,9 @@ Where the load is not seen, a filter says where it swings (dynamics.swing), and 
 share, and about an acceleration that no load explains, then stands for the variational latent.
 """
 
+import json
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,15 +28,18 @@ from dynamics import checkpoint, swing
 from dynamics.adapt.frozen import Frozen
 from dynamics.adapt.gradient import GrBAL
 from dynamics.adapt.last_layer import LastLayer
-from dynamics.adapt.variational import Belief, Variational
+from dynamics.adapt.variational import Belief, Variational, explain
+from dynamics.checkpoint import CheckpointError
 from dynamics.mlp import MLP
-from dynamics.residual import N_OUT, Residual, Rows, share
+from dynamics.residual import Residual, Rows, share
 from dynamics.swing import Swing
 from dynamics.types import Adapter, Phi, Theta, Transitions, as_phi
 from planners import nmpc
-from planners.linearise import LeastSquares, from_residual
+from planners.condense import Expansion
+from planners.linearise import LeastSquares
 from robots.quadrotor import Quadrotor
 from robots.trajectory import Reference
+from robots.vehicle import Vehicle
 
 N_Z = 4
 ROWS = Rows(N_Z)
@@ -148,7 +152,7 @@ class Flyer:
 
     def _push(self, phi: Phi, z: Tensor, s: np.ndarray, a: Tensor) -> np.ndarray:
         """-> (b, 3) what the network adds now to the acceleration of vehicle and load together, in the world [m/s^2]."""
-        e = self.model.lacking(phi, torch.as_tensor(s)[:, None].float(), a[:, None], z[:, None])[:, 0].double().numpy()
+        e = self.model.expand(phi, s[:, None], a[:, None].numpy(), z.numpy())[0][:, 0]
         return turn(rotation(s), e[:, :3] + share(z).double().numpy() * e[:, 3:])
 
     def _latent(self, phi: Phi, b: int) -> Tensor:
@@ -171,18 +175,11 @@ class Flyer:
 
     def _error(self, phi: Phi, recent: Transitions, fresh: Tensor) -> np.ndarray:
         newest = Transitions(*(x[:, -1:] for x in recent))
-        error = self.model.error(phi, newest, self._latent(phi, len(fresh)))[:, 0].square().mean(-1).sqrt()
-        return torch.where(fresh, error, torch.nan).double().numpy()
+        error, _ = explain(self.model.mlp, phi, newest, self._latent(phi, len(fresh)))
+        return np.where(fresh.numpy(), np.sqrt(np.square(error[:, 0].numpy()).mean(-1)), np.nan).astype(float)
 
     def _lacking(self, phi: Phi, z: Tensor) -> LeastSquares:
-        def e(s: Tensor, a: Tensor) -> Tensor:
-            m, b, n, _ = s.shape
-            s, a = (x.movedim(1, 0).reshape(b, m * n, -1).float() for x in (s, a))
-            out = self.model.lacking(phi, s, a, z[:, None].expand(-1, m * n, -1))
-            return out.view(b, m, n, N_OUT).movedim(1, 0).double()
-
-        space = self.tracker.model.space
-        return from_residual(e, space.retract, space.n_delta, N_OUT)
+        return lambda s, a: Expansion(*self.model.expand(phi, s, a, z.numpy()))
 
 
 def _unknown() -> np.ndarray:
@@ -193,7 +190,9 @@ def make_flyer(adapter: str, robot: Quadrotor, target: Target, weights: Path | N
     """For a robot that sees its load or does not. Raises UsageError on an unknown adapter, CheckpointError."""
     if adapter not in ADAPTERS:
         raise UsageError(f"unknown adapter {adapter!r}; valid: {', '.join(ADAPTERS)}")
-    loaded = checkpoint.load(weights or weights_of(robot.name, adapter), robot.name, ROWS)
+    path = weights or weights_of(robot.name, adapter)
+    loaded = checkpoint.load(path, robot.name, ROWS)
+    check_vehicle(path, loaded.record, robot.vehicle)
     learned = {name.split(".")[0] for name in loaded.theta.meta}
     if adapter != "frozen" and adapter not in learned:
         raise UsageError(
@@ -201,6 +200,23 @@ def make_flyer(adapter: str, robot: Quadrotor, target: Target, weights: Path | N
             f"or a checkpoint made by `sealegs learn quadrotor`"
         )
     return assemble(adapter, robot, target, loaded.model, loaded.theta)
+
+
+def check_vehicle(path: Path, record: dict[str, Any], vehicle: Vehicle) -> None:
+    """Raises CheckpointError where the weights were not trained on this vehicle: what they know is one vehicle's. Its name does not matter,
+    every other field of its specification does."""
+    known = record.get("vehicle")
+    ours = json.loads(json.dumps(asdict(vehicle)))  # tuples as JSON has them
+    if not isinstance(known, dict) or known.keys() != ours.keys():
+        raise CheckpointError(
+            f"{path} does not say for which vehicle it is; valid: one made by `sealegs learn quadrotor`"
+        )
+    for field in ours:
+        if field != "name" and known[field] != ours[field]:
+            raise CheckpointError(
+                f"{path} is for vehicle {known['name']!r}, whose {field} is {known[field]}, and vehicle {vehicle.name!r} has {ours[field]}; "
+                f"valid: --vehicle {known['name']}, or --weights made by `sealegs learn quadrotor --vehicle {vehicle.name}`"
+            )
 
 
 def assemble(adapter: str, robot: Quadrotor, target: Target, model: MLP, theta: Theta) -> Flyer:

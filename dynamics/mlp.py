@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -86,6 +87,24 @@ class MLP:
             h = torch.relu(mul(h, net[f"W{i}"]) + net[f"b{i}"])
         x = x.expand(-1, self.ensemble, -1, -1)
         return torch.cat((h, x, torch.ones_like(h[..., :1])), -1)
+
+    def expand(self, net: Params, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(b, n, n_in) -> the ensemble's mean (b, n, d) and its Jacobian by x (b, n, d, n_in), normalised. For few rows at a time, with no
+        gradient: reverse mode written out, in numpy, where an operation this small takes a fifth of torch's time."""
+        weights = {name: w.detach().numpy() for name, w in net.items() if name != "V"}
+        h, on = x[:, None], []
+        for i in range(self.depth):
+            out = h @ weights[f"W{i}"] + weights[f"b{i}"]
+            on.append((out > 0)[..., None, :])
+            h = np.maximum(out, 0)
+        by_h, by_x, by_1 = np.split(weights["K"], [self.width, self.width + self.n_in], -2)
+        y = h @ by_h + x[:, None] @ by_x + by_1
+        slope = by_h.swapaxes(-1, -2)[..., None, :, :] * on[-1]  # (b, e, n, d, width)
+        for i in reversed(range(self.depth)):
+            rows = slope.reshape(*slope.shape[:2], -1, self.width) @ weights[f"W{i}"].swapaxes(-1, -2)
+            slope = rows.reshape(*slope.shape[:-1], -1)
+            slope = slope * on[i - 1] if i else slope + by_x.swapaxes(-1, -2)[..., None, :, :]
+        return y.mean(1), slope.mean(1)
 
     def target(self, phi: Phi | Theta, s: Tensor, s_next: Tensor) -> Tensor:
         """(*b, s), (*b, s) -> (*b, d) normalised delta."""

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from dynamics.mlp import CLIP, MLP
 from dynamics.nominal import PRESENT, Nominal
-from dynamics.types import Phi, Transitions
+from dynamics.types import Phi, Theta, Transitions
 from robots.space import rotation
 from robots.vehicle import Vehicle
 
@@ -80,6 +80,19 @@ class Rows:
         return torch.cat((self.features(s), delta, s[..., -3:]), -1)
 
 
+def outputs(
+    mlp: MLP, phi: Phi | Theta, seen: np.ndarray, z: np.ndarray, a: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """phi's network: features of state alone (b, n, N_SEEN), latents (b, n, n_z), actions (b, n, 4) -> e (b, n, 6) [m/s^2] as if there were a
+    load, and its Jacobian by all of these (b, n, 6, N_SEEN + n_z + 4)."""
+    x_mean, x_std, d_mean, d_std = (phi.norm[name].numpy() for name in ("x_mean", "x_std", "d_mean", "d_std"))
+    x = (np.concatenate((seen, z), -1) - x_mean) / x_std
+    y, slope = mlp.expand(phi.net, np.concatenate((x.clip(-CLIP, CLIP), a), -1).astype(np.float32))
+    slope *= (d_std * (np.abs(y) <= CLIP))[..., None]
+    slope[..., : x.shape[-1]] *= ((np.abs(x) <= CLIP) / x_std)[..., None, :]
+    return d_mean + d_std * y.clip(-CLIP, CLIP), slope
+
+
 @dataclass(frozen=True)
 class Residual:
     """States (., 22) with a load, which is seen or filtered. n_z: coordinates of the latent, the load's among them."""
@@ -128,6 +141,56 @@ class Residual:
         there = s[..., 16:19].square().sum(-1, keepdim=True) > PRESENT**2
         return torch.cat((e[..., :3], e[..., 3:] * there), -1)
 
+    def expand(
+        self, phi: Phi, s: np.ndarray, a: np.ndarray, z: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """`lacking` to first order: (b, n, 22), (b, n, 4), (b, n_z) -> e (b, n, 6), its Jacobian by the tangent of s (b, n, 6, 19) and by a
+        (b, n, 6, 4). Written out: a tenth of autograd's time."""
+        e, slope = outputs(self.mlp, phi, self._seen(s), np.broadcast_to(z[:, None], (*s.shape[:2], self.n_z)), a)
+        gone = (s[..., 16:19] ** 2).sum(-1) <= PRESENT**2
+        e[gone, 3:] = slope[gone, 3:] = 0
+        return e, slope[..., :N_SEEN] @ self._slope(s), slope[..., self.mlp.space.n_feature :]
+
+    def _seen(self, s: np.ndarray) -> np.ndarray:
+        """(*b, 22) -> the features of state alone (*b, N_SEEN)."""
+        _, inverse, size = self._cable(s)
+        r = s[..., 16:19]
+        return np.concatenate(
+            (s[..., 6:15], s[..., 15:16] / self.vehicle.mass_kg, np.sqrt(inverse) * r, s[..., 19:], size * r), -1
+        )
+
+    def _cable(self, s: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(*b, 22) -> F (*b, 3), 1 / |r|^2 (*b, 1), c / r (*b, 1), the latter two 0 without a load."""
+        m, r, rd = self.vehicle.mass_kg, s[..., 16:19], s[..., 19:]
+        force = s[..., 9:12] * (-np.array(self.vehicle.drag_n_s_per_m) / m)
+        force[..., 2] += s[..., 15] / m
+        length2 = (r * r).sum(-1, keepdims=True)
+        there = length2 > PRESENT**2
+        inverse = there / np.where(there, length2, 1.0)
+        return force, inverse, (rd * rd - r * force).sum(-1, keepdims=True) * inverse
+
+    def _slope(self, s: np.ndarray) -> np.ndarray:
+        """The Jacobian of `_seen` by the tangent of s: (*b, N_SEEN, 19)."""
+        force, inverse, size = self._cable(s)
+        m, u, r, eye = self.vehicle.mass_kg, s[..., 6:9], s[..., 16:19], np.eye(3)
+        along = inverse * r
+        d = np.zeros((*s.shape[:-1], N_SEEN, 19))
+        # By turning: u' = u x turned. Velocities, body rates, T and the load are plain vectors.
+        d[..., 0, 4], d[..., 0, 5] = -u[..., 2], u[..., 1]
+        d[..., 1, 3], d[..., 1, 5] = u[..., 2], -u[..., 0]
+        d[..., 2, 3], d[..., 2, 4] = -u[..., 1], u[..., 0]
+        d[..., range(3, 9), range(6, 12)] = 1
+        d[..., 9, 12] = 1 / m
+        d[..., 10:13, 13:16] = np.sqrt(inverse)[..., None] * (eye - r[..., None] * along[..., None, :])
+        d[..., range(13, 16), range(16, 19)] = 1
+        # c = r (|rd|^2 - r . F) / |r|^2
+        drag = np.array(self.vehicle.drag_n_s_per_m) / m
+        by_r = -inverse * force - 2 * size * along
+        by = np.concatenate((along * drag, -along[..., 2:] / m, by_r, 2 * inverse * s[..., 19:]), -1)
+        d[..., 16:, [6, 7, 8, 12, 13, 14, 15, 16, 17, 18]] = r[..., None] * by[..., None, :]
+        d[..., 16:, 13:16] += size[..., None] * eye
+        return d
+
     def error(self, phi: Phi, t: Transitions, z: Tensor) -> Tensor:
         """What phi and z (b, n_z) leave of rows (b, k, .) -> (b, k, 6) [m/s^2]."""
         space, norm = self.mlp.space, phi.norm
@@ -154,12 +217,11 @@ class Residual:
         y = (s_next - expected)[:, [9, 10, 11, 19, 20, 21]] / dt
         was, now = (np.linalg.norm(x[:, 16:19], axis=1) for x in (s, s_next))
         good = (np.abs(was - now) < SLACK) & np.isfinite(y).all(1)
-        x = self.features(torch.as_tensor(s), torch.zeros(len(s), self.n_z, dtype=torch.float64))
-        tail = torch.as_tensor(np.nan_to_num(np.concatenate((y, slope / dt), 1)))
-        before = torch.cat((x, torch.zeros(len(s), N_OUT + 3)), -1)
-        after = torch.cat((x, tail), -1)
-        assert before.shape[1] == space.n_state
-        return before.float(), after.float(), torch.as_tensor(good)
+        x = np.zeros((len(s), space.n_state), np.float32)
+        x[:, :N_SEEN] = self._seen(s)
+        x_next = x.copy()
+        x_next[:, -N_OUT - 3 :] = np.nan_to_num(np.concatenate((y, slope / dt), 1))
+        return torch.as_tensor(x), torch.as_tensor(x_next), torch.as_tensor(good)
 
 
 SLACK = 1e-3  # [m] in one control period: a taut cable keeps its length to a hundredth of that

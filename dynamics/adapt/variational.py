@@ -14,11 +14,12 @@ when one is hooked on or dropped, which a cumulative sum over the normalised inn
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from dynamics.mlp import MLP, mul
-from dynamics.residual import SPREAD, Rows, share
+from dynamics.mlp import MLP
+from dynamics.residual import LEAST, MOST, N_OUT, N_SEEN, SHARE, SPREAD, Rows, outputs
 from dynamics.types import Params, Phi, Theta, Transitions
 
 CAP, ALLOWANCE, LIMIT = 40.0, 6.0, 60.0
@@ -32,38 +33,21 @@ class Belief(NamedTuple):
     there: Tensor  # (b,) bool, whether the newest row had a load
 
 
-def explain(model: MLP, theta: Theta, t: Transitions, z: Tensor) -> tuple[Tensor, Tensor]:
+def explain(model: MLP, theta: Theta | Phi, t: Transitions, z: Tensor) -> tuple[Tensor, Tensor]:
     """What z (b, n) leaves of each row (b, k, .), and dg/dz: -> (b, k, 6), (b, k, n, 6) [m/s^2]. The ensemble's mean."""
     space = model.space
     assert isinstance(space, Rows)
-    s = torch.cat((t.s[..., : -9 - space.n_z], z[:, None].expand(-1, t.s.shape[1], -1), t.s[..., -9:]), -1)
-    h = model.inputs(theta, s, t.a)[:, None]
-    x, tangent = h, None
-    columns = slice(space.n_feature - space.n_z, space.n_feature)
-    scale = 1 / theta.norm["x_std"][columns]
-    for i in range(model.depth):
-        w = theta.net[f"W{i}"]
-        out = mul(h, w) + theta.net[f"b{i}"]
-        on = (out > 0)[..., None, :]
-        if tangent is None:
-            tangent = (scale[:, None] * w[..., columns, :])[..., None, :, :] * on
-        else:
-            tangent = mul(tangent.flatten(-3, -2), w).unflatten(-2, tangent.shape[-3:-1]) * on
-        h = torch.relu(out)
-    assert tangent is not None
-    k_h, k_x, k_1 = theta.net["K"].split([model.width, model.n_in, 1], dim=-2)
-    std = theta.norm["d_std"]
-    mean = theta.norm["d_mean"] + std * (mul(h, k_h) + mul(x, k_x) + k_1).mean(1)
-    jac = mul(tangent.flatten(-3, -2), k_h).unflatten(-2, tangent.shape[-3:-1])
-    jac = (jac + scale[:, None] * k_x[..., None, columns, :]).mean(1) * std
-    pull = space.pull(t.s_next)
-    nothing = torch.zeros_like(pull)
-    there = space.there(t.s)
-    jac = jac * there[..., None, :]
-    error = (space.local(t.s, t.s_next) - mean) * there
-    error = error - torch.cat(((share(z) - share(0 * z))[:, None] * pull, nothing), -1)
-    load = torch.cat((SPREAD * pull, nothing), -1)[..., None, :]
-    return error, torch.cat((jac[..., :1, :] + load, jac[..., 1:, :]), -2)
+    x, y, z_ = t.s.numpy(), t.s_next.numpy(), z.numpy()[:, None]
+    mean, slope = outputs(model, theta, x[..., :N_SEEN], np.broadcast_to(z_, (*x.shape[:2], space.n_z)), t.a.numpy())
+    error = y[..., space.n_feature : space.n_feature + N_OUT] - mean
+    jac = slope[..., N_SEEN : space.n_feature].swapaxes(-1, -2).copy()
+    gone = (x[..., 10:13] ** 2).sum(-1) == 0  # as Rows.there
+    error[gone, 3:] = 0
+    jac[gone, :, 3:] = 0
+    pull = y[..., -3:]
+    error[..., :3] -= (np.clip(SHARE + SPREAD * z_[..., :1], LEAST, MOST) - SHARE) * pull
+    jac[..., 0, :3] += SPREAD * pull
+    return torch.as_tensor(error), torch.as_tensor(jac)
 
 
 @dataclass(frozen=True)

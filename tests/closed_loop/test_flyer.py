@@ -10,9 +10,11 @@ import pytest
 from controller.baselines.nmpc import Tracker
 from controller.config import UsageError, weights_of
 from controller.fly import Flight, fly
-from controller.flyer import ADAPTERS, Flyer, make_flyer
+from controller.flyer import ADAPTERS, ROWS, Flyer, make_flyer
 from controller.guard import HOLD, OK
 from controller.learn_quadrotor import CABLE, FRACTION, LearnConfig, learn, schedule_text
+from dynamics import checkpoint
+from dynamics.checkpoint import CheckpointError
 from dynamics.train import ResumeError, TrainConfig
 from robots.quadrotor import Quadrotor
 from robots.quadrotor_condition import parse
@@ -113,6 +115,32 @@ def test_the_shipped_weights_are_small_and_whole():
 def test_an_unknown_adapter_is_one_sentence():
     with pytest.raises(UsageError, match="unknown adapter 'nonsense'; valid: frozen, last-layer, grbal, variational"):
         make_flyer("nonsense", Quadrotor(V, payload_seen=True), "vehicle")
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_weights_of_another_vehicle_are_refused(adapter):
+    with pytest.raises(
+        CheckpointError,
+        match=r"is for vehicle '1kg', whose mass_kg is 1\.0, and vehicle '80g' has 0\.08; valid: --vehicle 1kg",
+    ):
+        make_flyer(adapter, Quadrotor("80g", payload_seen=True), "vehicle")
+
+
+def test_a_vehicle_of_the_same_name_that_differs_is_refused_and_one_of_another_name_is_not():
+    make_flyer("variational", Quadrotor(replace(V, name="mine"), payload_seen=True), "vehicle")
+    with pytest.raises(CheckpointError, match=r"whose arm_m is .*; valid"):
+        make_flyer("variational", Quadrotor(replace(V, arm_m=2 * V.arm_m), payload_seen=True), "vehicle")
+
+
+@pytest.mark.parametrize("known", [None, {"name": "1kg"}])
+def test_weights_that_do_not_say_their_vehicle_are_refused(known, tmp_path):
+    loaded = checkpoint.load(weights_of("quadrotor", "variational"), "quadrotor", ROWS)
+    path = tmp_path / "x.safetensors"
+    checkpoint.save(path, "quadrotor", loaded.model, loaded.theta, {"vehicle": known})
+    with pytest.raises(
+        CheckpointError, match="does not say for which vehicle it is; valid: one made by `sealegs learn quadrotor`"
+    ):
+        make_flyer("variational", Quadrotor(V, payload_seen=True), "vehicle", path)
 
 
 def test_training_flights_stay_within_what_may_be_trained_on():

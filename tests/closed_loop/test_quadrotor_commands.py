@@ -104,11 +104,13 @@ def test_demo_writes_summary_and_plot(engine, tmp_path):
         ["demo", "quadrotor", "--out", str(tmp_path), "--seed", "3", "--no-video", "--steps", "90", "--seeds", "1", "--engine", engine]
     )  # fmt: skip
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert [c["adapter"] for c in summary["controllers"]] == ["nmpc-l1", "nmpc"] and summary["engine"] == engine
+    assert [c["adapter"] for c in summary["controllers"]] == ["variational", "frozen"] and summary["engine"] == engine
     assert summary["onsets"] == [30, 60] and summary["seeds"] == [3] and summary["video"] is None
     for c in summary["controllers"]:
         free, loaded, _ = (stage["rmse_m"] for stage in c["stages"])
         assert c["crashed"] == 0 and 0 < free < 0.1 and 0 < loaded < 0.3
+    learned, frozen = (c["stages"][1]["rmse_m"] for c in summary["controllers"])
+    assert learned < frozen and summary["controllers"][0]["error_after"] < summary["controllers"][0]["error_before"]
     assert (tmp_path / "demo.png").stat().st_size > 10_000 and not (tmp_path / "demo.mp4").exists()
 
 

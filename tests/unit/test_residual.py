@@ -16,6 +16,8 @@ from dynamics.nominal import Nominal
 from dynamics.residual import LEAST, N_OUT, N_SEEN, SHARE, SPREAD, Residual, share
 from dynamics.swing import Swing
 from dynamics.types import Phi, Theta, Transitions, as_phi
+from planners.linearise import from_residual
+from robots.space import Flying
 from robots.vehicle import load
 
 V = load("1kg")
@@ -127,6 +129,40 @@ def test_errors_and_their_derivative_agree_with_autograd():
     torch.testing.assert_close(error, MODEL.error(as_phi(theta), t, z), atol=2e-5, rtol=1e-4)
     wanted = torch.func.jacrev(lambda z: MODEL.error(as_phi(theta), t, z))(z)[0, :, :, 0]
     torch.testing.assert_close(jac[0].mT, -wanted, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("ensemble", [1, 2])
+@pytest.mark.parametrize("own", [False, True], ids=["shared weights", "own weights"])
+def test_what_lacks_to_first_order_agrees_with_autograd(ensemble, own):
+    """With loads and without, with features beyond what is believed, with weights shared by all robots and of each robot's own."""
+    model = Residual(V, MLP(ROWS, 16, 2, ensemble), N_Z)
+    rng = torch.Generator().manual_seed(1)
+    net = model.mlp.init(rng)
+    net["K"] = torch.randn(net["K"].shape, generator=rng)
+    if own:
+        net = {n: w + 0.1 * torch.randn(2, *w.shape, generator=rng) for n, w in net.items()}
+    phi = Phi(net, make_theta().norm)
+    s = np.stack((np.concatenate((states(9), states(3, loaded=False))), states(12, 7)))
+    s[0, 0, 9:12] = 60.0  # m/s, 20 deviations: clipped
+    a, z = np.stack((actions(12), actions(12, 1))), torch.randn(2, N_Z, generator=rng)
+
+    def lacking(s: Tensor, a: Tensor) -> Tensor:
+        m, b, n, _ = s.shape
+        s, a = (x.movedim(1, 0).reshape(b, m * n, -1) for x in (s, a))
+        out = model.lacking(phi, s.float(), a.float(), z[:, None].expand(-1, m * n, -1))
+        return out.view(b, m, n, N_OUT).movedim(1, 0).double()
+
+    wanted = from_residual(lacking, Flying(load=True).retract, 19, N_OUT)(s, a)
+    for got, value in zip(model.expand(phi, s, a, z.numpy()), wanted, strict=True):
+        np.testing.assert_allclose(got, value, atol=1e-4, rtol=1e-3)
+    assert np.abs(wanted.by_state).max() > 0.5 and np.abs(wanted.by_action).max() > 0.1
+
+
+def test_rows_hold_the_features_that_training_differentiates():
+    s, a = states(6), actions(6)
+    before, _, _ = MODEL.rows(s, a, s)
+    features = MODEL.features(torch.as_tensor(s), torch.zeros(6, N_Z))
+    torch.testing.assert_close(before[:, : ROWS.n_feature], features.float())
 
 
 def test_the_belief_is_the_posterior_of_all_transitions_by_brute_force():
