@@ -23,6 +23,7 @@ from dynamics.residual import LEAST, MOST, N_OUT, N_SEEN, SHARE, SPREAD, Rows, o
 from dynamics.types import Params, Phi, Theta, Transitions
 
 CAP, ALLOWANCE, LIMIT = 40.0, 6.0, 60.0
+FRESH = 0.5  # deviation of the coordinates beside the load's when q(z) begins; they drift towards the prior's 1 (chosen on training loads)
 
 
 class Belief(NamedTuple):
@@ -72,8 +73,10 @@ class Variational:
         }
 
     def init(self, theta: Theta, b: int) -> Belief:
-        """The prior."""
-        mean, cov = torch.zeros(b, self.n_z), torch.eye(self.n_z).repeat(b, 1, 1)
+        """The prior, but for coordinates beside the load's that begin nearer to 0: while the load hangs below the vehicle, a weight and a weak
+        rotor look alike, and the weight is the likelier of the two where a load has just come."""
+        mean = torch.zeros(b, self.n_z)
+        cov = torch.diag(torch.tensor([1.0] + [FRESH**2] * (self.n_z - 1))).repeat(b, 1, 1)
         return Belief(mean, cov, torch.zeros(b), torch.zeros(b, dtype=torch.int64), torch.zeros(b, dtype=torch.bool))
 
     @torch.no_grad()

@@ -117,6 +117,25 @@ def test_an_unknown_adapter_is_one_sentence():
         make_flyer("nonsense", Quadrotor(V, payload_seen=True), "vehicle")
 
 
+def test_thrust_that_the_rotors_do_not_give_is_not_taken_for_weight():
+    """A payload of training's range, hooked on while it is to track at speed: a step of 0.8 m, which asks more of the rotors than they have.
+    How much they miss is known from the commands, the load's mass is found all the same, and no change is noticed that never was."""
+    robot = Quadrotor(V, payload_seen=True)
+    controller = make_flyer("variational", robot, "payload")
+    schedule, path = parse("none+payload:0.3:0.8@10", V), make("figure-eight", "fast")
+    s, memory = robot.reset([schedule.at(0)], [1], path.at(np.zeros(1)).p), controller.init(1)
+    given, lost = [], []
+    for i in range(70):
+        robot.conditions = [schedule.at(i)]
+        window = Reference(*(x[None] for x in path.at((i + np.arange(controller.preview + 1)) * V.dt)))
+        command, memory = controller.step(s, window, memory)
+        given.append(s[0, 15] - robot._memory.thrust.sum())
+        lost.append(memory.lost[0])
+        s = robot.step(V.action(command))
+    assert max(given) > 1.5 and np.abs(np.array(lost) - given).max() < 0.02 * max(given)
+    assert memory.diagnostics.restarts[0] == 0 and memory.diagnostics.load_kg[0] == pytest.approx(0.3, abs=0.04)
+
+
 @pytest.mark.parametrize("adapter", ADAPTERS)
 def test_weights_of_another_vehicle_are_refused(adapter):
     with pytest.raises(
