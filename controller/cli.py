@@ -81,7 +81,7 @@ class EvaluateQuadrotor(evaluate_quadrotor.EvaluateQuadrotorConfig):
 class Learn(learning.LearnConfig):
     """From nothing to a model: rounds of acting and training. Run it again to go on where it was cut off."""
 
-    robot: Robot = "ant"
+    robot: AnyRobot = "ant"
     out: Path = Path("runs/learn")
 
 
@@ -89,6 +89,7 @@ class Learn(learning.LearnConfig):
 class LearnQuadrotor(learn_quadrotor.LearnConfig):
     """From nothing to the quadrotor's weights: flights with random loads, then training. Run it again to go on where it was cut off."""
 
+    robot: AnyRobot = "quadrotor"
     out: Path = Path("runs/learn-quadrotor")
 
 

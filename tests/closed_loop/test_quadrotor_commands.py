@@ -11,6 +11,8 @@ from controller.baselines.pid import PID
 from controller.cli import main
 from controller.evaluate_quadrotor import COLUMNS
 from controller.fly import fly
+from controller.flyer import make_flyer
+from dynamics.checkpoint import CheckpointError
 from robots.quadrotor import Quadrotor
 from robots.quadrotor_condition import parse
 from robots.quadrotor_view import View
@@ -112,6 +114,19 @@ def test_demo_writes_summary_and_plot(engine, tmp_path):
     learned, frozen = (c["stages"][1]["rmse_m"] for c in summary["controllers"])
     assert learned < frozen and summary["controllers"][0]["error_after"] < summary["controllers"][0]["error_before"]
     assert (tmp_path / "demo.png").stat().st_size > 10_000 and not (tmp_path / "demo.mp4").exists()
+
+
+def test_learn_makes_weights_for_the_vehicle_it_is_told(tmp_path):
+    out = tmp_path / "learn"
+    main(
+        ["learn", "quadrotor", "--out", str(out), "--vehicle", "80g", "--flights", "8", "--batches", "1", "--steps", "60", "--windows", "4",
+         "--train.steps", "3", "--meta.steps", "2", "--meta.validate-every", "1"]
+    )  # fmt: skip
+    names = [f"quadrotor{suffix}.safetensors" for suffix in ("", "-last-layer", "-grbal")]
+    assert all((out / name).stat().st_size < 2_000_000 for name in names)
+    make_flyer("variational", Quadrotor("80g", payload_seen=True), "vehicle", out / names[0])
+    with pytest.raises(CheckpointError, match="is for vehicle '80g'"):
+        make_flyer("variational", Quadrotor("1kg", payload_seen=True), "vehicle", out / names[0])
 
 
 def test_the_film_shows_vehicle_cable_and_payload(tmp_path):
