@@ -29,10 +29,10 @@ from dynamics import checkpoint, swing
 from dynamics.adapt.frozen import Frozen
 from dynamics.adapt.gradient import GrBAL
 from dynamics.adapt.last_layer import LastLayer
-from dynamics.adapt.variational import Belief, Variational, explain
+from dynamics.adapt.variational import Belief, Variational, left
 from dynamics.checkpoint import CheckpointError
 from dynamics.mlp import MLP
-from dynamics.residual import Residual, Rows, share
+from dynamics.residual import Residual, Rows
 from dynamics.swing import Swing
 from dynamics.types import Adapter, Phi, Theta, Transitions, as_phi
 from planners import nmpc
@@ -185,8 +185,7 @@ class Flyer:
 
     def _push(self, phi: Phi, z: Tensor, s: np.ndarray, a: Tensor) -> np.ndarray:
         """-> (b, 3) what the network adds now to the acceleration of vehicle and load together, in the world [m/s^2]."""
-        e = self.model.expand(phi, s[:, None], a[:, None].numpy(), z.numpy())[0][:, 0]
-        return turn(rotation(s), e[:, :3] + share(z).double().numpy() * e[:, 3:])
+        return turn(rotation(s), self.model.push(phi, s, a.numpy(), z.numpy()).astype(float))
 
     def _latent(self, phi: Phi, b: int) -> Tensor:
         return torch.zeros(b, N_Z) if phi.z is None else phi.z
@@ -210,8 +209,8 @@ class Flyer:
 
     def _error(self, phi: Phi, recent: Transitions, fresh: Tensor) -> np.ndarray:
         newest = Transitions(*(x[:, -1:] for x in recent))
-        error, _ = explain(self.model.mlp, phi, newest, self._latent(phi, len(fresh)))
-        return np.where(fresh.numpy(), np.sqrt(np.square(error[:, 0].numpy()).mean(-1)), np.nan).astype(float)
+        error = left(self.model.mlp, phi, newest, self._latent(phi, len(fresh)))[:, 0]
+        return np.where(fresh.numpy(), np.sqrt((error**2).mean(-1)), np.nan).astype(float)
 
     def _lacking(self, phi: Phi, z: Tensor) -> LeastSquares:
         return lambda s, a: Expansion(*self.model.expand(phi, s, a, z.numpy()))

@@ -1,6 +1,6 @@
 """Tables of the quadrotor (controller.evaluate_quadrotor) -> what its targets ask for, each with a 95% bootstrap interval over paired seeds.
 
-A ratio is of mean RMSE: a seed's RMSE is the mean over its trajectories and conditions, a comparison is over the seeds and conditions that both
+A ratio is of mean RMSE: a seed's RMSE is the mean over its trajectories and conditions, a comparison is over the episodes that both
 controllers flew, and the interval is of resampled seeds. The gain over `nmpc` that an engine leaves is 1 - ratio; what PyBullet keeps is
 
     kept = gain in PyBullet / gain in MuJoCo          over the same seeds, resampled together
@@ -21,7 +21,7 @@ from controller.evaluate_quadrotor import AGAINST, COLUMNS, by, markdown
 
 Row = dict[str, Any]
 PLACE = ("engine", "target")
-CELL = ("trajectory", "speed", "condition")
+CELL = ("trajectory", "speed", "condition", "steps")
 SETTLED = 1.0  # [s]
 
 
@@ -104,10 +104,11 @@ def judge(rows: Sequence[Row], adapter: str, seed: int = 0) -> dict[str, Any]:
         {"adapter": name, "episodes": len(group), "crashed": sum(r["crashed"] for r in group)}
         for (name,), group in by(rows, "adapter").items()
     ]
-    p50, p99 = (np.array([r[f"step_ms_p{q}"] for r in rows if r["adapter"] == adapter]) for q in (50, 99))
+    timed = [r for r in rows if r["adapter"] == adapter and r["step_ms_p99"] is not None]
+    p50, p99 = (np.array([r[f"step_ms_p{q}"] for r in timed]) for q in (50, 99))
     return {
         "adapter": adapter, "ratios": ratios, "settling": settling, "crashes": crashes, "kept": _kept(rows, adapter, seed),
-        "step_ms": {"p50": float(np.median(p50)), "p99": float(np.median(p99)), "p99_largest": float(p99.max())},
+        "step_ms": {"p50": float(np.median(p50)), "p99": float(np.median(p99)), "p99_largest": float(p99.max())} if timed else None,
     }  # fmt: skip
 
 
@@ -138,7 +139,9 @@ def _settling(times: np.ndarray, seed: int) -> Row:
 def _ratios(ours: Sequence[Row], theirs: Sequence[Row], other: str, seed: int) -> list[Row]:
     """Over all conditions and paths, then for each."""
     mine, others = shared(ours, theirs)
-    cells: dict[tuple[Any, ...], tuple[list[Row], list[Row]]] = {("all", None, "all"): (mine, others)} if mine else {}
+    cells: dict[tuple[Any, ...], tuple[list[Row], list[Row]]] = (
+        {("all", None, "all", None): (mine, others)} if mine else {}
+    )
     apart = by(others, *CELL)
     cells |= {key: (group, apart[key]) for key, group in by(mine, *CELL).items()}
     out = []
@@ -186,7 +189,7 @@ def describe(found: dict[str, Any]) -> str:
     """targets.md."""
     adapter, t = found["adapter"], found["step_ms"]
     ratios = [
-        (r["engine"], r["target"], r["trajectory"], r["condition"], r["against"], f"{r['rmse_mm']:.2f}", f"{r['against_mm']:.2f}",
+        (r["engine"], r["target"], r["trajectory"], r["condition"], r["steps"] or "", r["against"], f"{r['rmse_mm']:.2f}", f"{r['against_mm']:.2f}",
          f"{r['ratio']:.3f} {_range(r, 3)}", r["seeds"])
         for r in found["ratios"]
     ]  # fmt: skip
@@ -203,15 +206,18 @@ def describe(found: dict[str, Any]) -> str:
     where = "engine | on the trajectory"
     parts = [
         f"# {adapter}\n\nRMSE [mm], and ratio of mean RMSE with its 95% bootstrap interval over paired seeds.",
-        _table(f"{where} | path | condition | against | {adapter} | the other | ratio [95%] | seeds", ratios),
+        _table(f"{where} | path | condition | steps | against | {adapter} | the other | ratio [95%] | seeds", ratios),
         f"Gain over {AGAINST} (1 - ratio), and what PyBullet keeps of it.",
         _table("on the trajectory | MuJoCo | PyBullet | kept [95%] | seeds", kept),
         f"Seconds from the last onset until the error has settled; within: episodes of {SETTLED:g} s or less.",
         _table(f"{where} | condition | controller | mean [95%] | largest | within", settling),
         _table("controller | crashed | episodes", crashes),
-        f"A step of {adapter} for one vehicle: p50 {t['p50']:.1f} ms, p99 {t['p99']:.1f} ms (medians over replayed episodes), "
-        f"largest p99 {t['p99_largest']:.1f} ms.",
     ]
+    if t:
+        parts.append(
+            f"A step of {adapter} for one vehicle: p50 {t['p50']:.1f} ms, p99 {t['p99']:.1f} ms (medians over replayed episodes), "
+            f"largest p99 {t['p99_largest']:.1f} ms."
+        )
     return "\n\n".join(parts) + "\n"
 
 

@@ -37,6 +37,16 @@ def mul(h: Tensor, w: Tensor) -> Tensor:
     return flat.view(w.shape[0], b, n, -1).transpose(0, 1)
 
 
+def _split(width: int, n_in: int) -> tuple[slice, slice, slice]:
+    """Of psi = (h, x, 1)."""
+    return slice(0, width), slice(width, width + n_in), slice(width + n_in, None)
+
+
+def _mean(x: np.ndarray) -> np.ndarray:
+    """(b, e, ...) -> (b, ...). numpy's own takes longer over one member than the products before it."""
+    return x[:, 0] if x.shape[1] == 1 else x.mean(1)
+
+
 @dataclass(frozen=True)
 class MLP:
     space: StateSpace
@@ -88,23 +98,27 @@ class MLP:
         x = x.expand(-1, self.ensemble, -1, -1)
         return torch.cat((h, x, torch.ones_like(h[..., :1])), -1)
 
-    def expand(self, net: Params, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(b, n, n_in) -> the ensemble's mean (b, n, d) and its Jacobian by x (b, n, d, n_in), normalised. For few rows at a time, with no
-        gradient: reverse mode written out, in numpy, where an operation this small takes a fifth of torch's time."""
+    def expand(self, net: Params, x: np.ndarray, slope: bool = True) -> tuple[np.ndarray, np.ndarray]:
+        """(b, n, n_in) -> the ensemble's mean (b, n, d) and, unless it is not asked for (then empty), its Jacobian by x (b, n, d, n_in),
+        normalised. For few rows at a time, with no gradient: reverse mode written out, in numpy, where an operation this small takes a
+        fifth of torch's time."""
         weights = {name: w.detach().numpy() for name, w in net.items() if name != "V"}
-        h, on = x[:, None], []
+        inputs, on = x[:, None], []
+        h = inputs
         for i in range(self.depth):
             out = h @ weights[f"W{i}"] + weights[f"b{i}"]
             on.append((out > 0)[..., None, :])
             h = np.maximum(out, 0)
-        by_h, by_x, by_1 = np.split(weights["K"], [self.width, self.width + self.n_in], -2)
-        y = h @ by_h + x[:, None] @ by_x + by_1
-        slope = by_h.swapaxes(-1, -2)[..., None, :, :] * on[-1]  # (b, e, n, d, width)
+        by_h, by_x, by_1 = (weights["K"][..., at, :] for at in _split(self.width, self.n_in))
+        y = _mean(h @ by_h + inputs @ by_x + by_1)
+        if not slope:
+            return y, np.empty(0)
+        d = by_h.swapaxes(-1, -2)[..., None, :, :] * on[-1]  # (b, e, n, d, width)
         for i in reversed(range(self.depth)):
-            rows = slope.reshape(*slope.shape[:2], -1, self.width) @ weights[f"W{i}"].swapaxes(-1, -2)
-            slope = rows.reshape(*slope.shape[:-1], -1)
-            slope = slope * on[i - 1] if i else slope + by_x.swapaxes(-1, -2)[..., None, :, :]
-        return y.mean(1), slope.mean(1)
+            rows = d.reshape(*d.shape[:2], -1, self.width) @ weights[f"W{i}"].swapaxes(-1, -2)
+            d = rows.reshape(*d.shape[:-1], -1)
+            d = d * on[i - 1] if i else d + by_x.swapaxes(-1, -2)[..., None, :, :]
+        return y, _mean(d)
 
     def target(self, phi: Phi | Theta, s: Tensor, s_next: Tensor) -> Tensor:
         """(*b, s), (*b, s) -> (*b, d) normalised delta."""

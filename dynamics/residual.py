@@ -81,16 +81,25 @@ class Rows:
 
 
 def outputs(
-    mlp: MLP, phi: Phi | Theta, seen: np.ndarray, z: np.ndarray, a: np.ndarray
+    mlp: MLP, phi: Phi | Theta, seen: np.ndarray, z: np.ndarray, a: np.ndarray, slope: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
-    """phi's network: features of state alone (b, n, N_SEEN), latents (b, n, n_z), actions (b, n, 4) -> e (b, n, 6) [m/s^2] as if there were a
-    load, and its Jacobian by all of these (b, n, 6, N_SEEN + n_z + 4)."""
+    """phi's network: features of state alone (b, n, N_SEEN), latents (b, n_z), actions (b, n, 4) -> e (b, n, 6) [m/s^2] as if there were a
+    load, and its Jacobian by all of these (b, n, 6, N_SEEN + n_z + 4), empty where it is not asked for."""
     x_mean, x_std, d_mean, d_std = (phi.norm[name].numpy() for name in ("x_mean", "x_std", "d_mean", "d_std"))
-    x = (np.concatenate((seen, z), -1) - x_mean) / x_std
-    y, slope = mlp.expand(phi.net, np.concatenate((x.clip(-CLIP, CLIP), a), -1).astype(np.float32))
-    slope *= (d_std * (np.abs(y) <= CLIP))[..., None]
-    slope[..., : x.shape[-1]] *= ((np.abs(x) <= CLIP) / x_std)[..., None, :]
-    return d_mean + d_std * y.clip(-CLIP, CLIP), slope
+    k = N_SEEN + z.shape[1]
+    x = np.empty((*seen.shape[:2], k + a.shape[2]), np.float32)
+    x[..., :N_SEEN], x[..., N_SEEN:k], x[..., k:] = seen, z[:, None], a
+    features = x[..., :k]
+    features -= x_mean
+    features /= x_std
+    inside = np.abs(features) <= CLIP
+    np.minimum(np.maximum(features, -CLIP, out=features), CLIP, out=features)
+    y, d = mlp.expand(phi.net, x, slope)
+    e = d_mean + d_std * np.minimum(np.maximum(y, -CLIP), CLIP)
+    if slope:
+        d = d * (d_std * (np.abs(y) <= CLIP))[..., None]
+        d[..., :k] *= (inside / x_std)[..., None, :]
+    return e, d
 
 
 @dataclass(frozen=True)
@@ -146,10 +155,16 @@ class Residual:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """`lacking` to first order: (b, n, 22), (b, n, 4), (b, n_z) -> e (b, n, 6), its Jacobian by the tangent of s (b, n, 6, 19) and by a
         (b, n, 6, 4). Written out: a tenth of autograd's time."""
-        e, slope = outputs(self.mlp, phi, self._seen(s), np.broadcast_to(z[:, None], (*s.shape[:2], self.n_z)), a)
+        e, slope = outputs(self.mlp, phi, self._seen(s), z, a)
         gone = (s[..., 16:19] ** 2).sum(-1) <= PRESENT**2
         e[gone, 3:] = slope[gone, 3:] = 0
         return e, slope[..., :N_SEEN] @ self._slope(s), slope[..., self.mlp.space.n_feature :]
+
+    def push(self, phi: Phi, s: np.ndarray, a: np.ndarray, z: np.ndarray) -> np.ndarray:
+        """(b, 22), (b, 4), (b, n_z) -> (b, 3) what the network adds to the acceleration of vehicle and load together, in body coordinates [m/s^2]."""
+        e = outputs(self.mlp, phi, self._seen(s)[:, None], z, a[:, None], slope=False)[0][:, 0]
+        loaded = (s[:, 16:19] ** 2).sum(1, keepdims=True) > PRESENT**2
+        return e[:, :3] + loaded * np.clip(SHARE + SPREAD * z[:, :1], LEAST, MOST) * e[:, 3:]
 
     def _seen(self, s: np.ndarray) -> np.ndarray:
         """(*b, 22) -> the features of state alone (*b, N_SEEN)."""

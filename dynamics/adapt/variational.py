@@ -34,21 +34,32 @@ class Belief(NamedTuple):
     there: Tensor  # (b,) bool, whether the newest row had a load
 
 
-def explain(model: MLP, theta: Theta | Phi, t: Transitions, z: Tensor) -> tuple[Tensor, Tensor]:
+def explain(model: MLP, phi: Theta | Phi, t: Transitions, z: Tensor) -> tuple[Tensor, Tensor]:
     """What z (b, n) leaves of each row (b, k, .), and dg/dz: -> (b, k, 6), (b, k, n, 6) [m/s^2]. The ensemble's mean."""
+    error, slope, there = _left(model, phi, t, z.numpy(), True)
+    space = model.space
+    jac = slope[..., N_SEEN : space.n_feature].swapaxes(-1, -2) * there[..., None, :]
+    jac[..., 0, :3] += SPREAD * t.s_next.numpy()[..., -3:]
+    return torch.as_tensor(error), torch.as_tensor(jac)
+
+
+def left(model: MLP, phi: Theta | Phi, t: Transitions, z: Tensor) -> np.ndarray:
+    """`explain` without dg/dz: (b, k, 6) [m/s^2]."""
+    return _left(model, phi, t, z.numpy(), False)[0]
+
+
+def _left(
+    model: MLP, phi: Theta | Phi, t: Transitions, z: np.ndarray, slope: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     space = model.space
     assert isinstance(space, Rows)
-    x, y, z_ = t.s.numpy(), t.s_next.numpy(), z.numpy()[:, None]
-    mean, slope = outputs(model, theta, x[..., :N_SEEN], np.broadcast_to(z_, (*x.shape[:2], space.n_z)), t.a.numpy())
-    error = y[..., space.n_feature : space.n_feature + N_OUT] - mean
-    jac = slope[..., N_SEEN : space.n_feature].swapaxes(-1, -2).copy()
-    gone = (x[..., 10:13] ** 2).sum(-1) == 0  # as Rows.there
-    error[gone, 3:] = 0
-    jac[gone, :, 3:] = 0
-    pull = y[..., -3:]
-    error[..., :3] -= (np.clip(SHARE + SPREAD * z_[..., :1], LEAST, MOST) - SHARE) * pull
-    jac[..., 0, :3] += SPREAD * pull
-    return torch.as_tensor(error), torch.as_tensor(jac)
+    x, y = t.s.numpy(), t.s_next.numpy()
+    mean, d = outputs(model, phi, x[..., :N_SEEN], z, t.a.numpy(), slope)
+    there = np.ones_like(mean)
+    there[..., 3:] = (x[..., 10:13] ** 2).sum(-1, keepdims=True) > 0  # as Rows.there
+    error = (y[..., space.n_feature : space.n_feature + N_OUT] - mean) * there
+    error[..., :3] -= (np.clip(SHARE + SPREAD * z[:, None, :1], LEAST, MOST) - SHARE) * y[..., -3:]
+    return error, d, there
 
 
 @dataclass(frozen=True)

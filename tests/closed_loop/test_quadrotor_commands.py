@@ -80,7 +80,8 @@ def test_an_episode_is_the_same_whoever_shares_its_table(tmp_path):
         "random",
     )
     both = evaluated(tmp_path / "a", *common, "--seeds", "5", "6")
-    alone = evaluated(tmp_path / "b", *common, "--seeds", "6")
+    alone = evaluated(tmp_path / "b", *common, "--seeds", "6", "--no-timing")
+    assert both[0]["step_ms_p50"] > 0 and alone[0]["step_ms_p50"] is None
     assert both[1]["rmse_m"] == pytest.approx(alone[0]["rmse_m"], rel=1e-6)
     assert both[0]["rmse_m"] != both[1]["rmse_m"]
 

@@ -8,7 +8,7 @@ import pytest
 from controller.cli import main
 from controller.config import UsageError
 from controller.evaluate_quadrotor import COLUMNS
-from controller.targets_quadrotor import TargetsConfig, gather, judge, targets
+from controller.targets_quadrotor import TargetsConfig, describe, gather, judge, targets
 
 SEEDS = range(6)
 
@@ -47,6 +47,7 @@ def test_only_what_both_flew_is_compared():
         row("variational", 97, None),
         row("nmpc", 97, 1.0),
     ]
+    rows += [row("variational", 96, 1.0, steps=300), row("nmpc", 96, 1.0)]
     assert of(judge(rows, "variational"), "nmpc", condition="all")["ratio"] == pytest.approx(0.1)
 
 
@@ -77,6 +78,9 @@ def test_settling_and_crashes_are_counted():
     assert settled["within"] == 3 and settled["episodes"] == 4 and settled["largest_s"] == 1.7
     assert settled["mean_s"] == pytest.approx(0.95) and settled["low_s"] < 0.95 < settled["high_s"]
     assert found["crashes"] == [{"adapter": "variational", "episodes": 4, "crashed": 1}]
+    assert found["step_ms"] == {"p50": 5.0, "p99": 8.0, "p99_largest": 8.0}
+    untimed = judge([r | {"step_ms_p50": None, "step_ms_p99": None} for r in rows], "variational")
+    assert untimed["step_ms"] is None and "for one vehicle" not in describe(untimed)
 
 
 def test_the_command_joins_tables_and_writes_every_row(tmp_path, capsys):
