@@ -136,6 +136,26 @@ def test_thrust_that_the_rotors_do_not_give_is_not_taken_for_weight():
     assert memory.diagnostics.restarts[0] == 0 and memory.diagnostics.load_kg[0] == pytest.approx(0.3, abs=0.04)
 
 
+def test_the_whole_plan_knows_at_once_that_a_load_has_come_or_gone():
+    """Left alone, a plan whose nodes have no load learns of one knot by knot, and one whose nodes have a load that is gone fails."""
+    robot = Quadrotor(V, payload_seen=True)
+    controller = make_flyer("variational", robot, "vehicle")
+    schedule, path = parse("payload:0.3:0.8+none@60+payload:0.2:0.5@70", V), make("figure-eight", "fast")
+    s, memory = robot.reset([schedule.at(0)], [2], path.at(np.zeros(1)).p), controller.init(1)
+    events, lengths = [], []
+    for i in range(73):
+        robot.conditions = [schedule.at(i)]
+        window = Reference(*(x[None] for x in path.at((i + np.arange(controller.preview + 1)) * V.dt)))
+        command, memory = controller.step(s, window, memory)
+        s = robot.step(V.action(command))
+        events.append(int(memory.diagnostics.event[0]))
+        lengths.append(np.linalg.norm(memory.planner.nodes[0, :, 16:19], axis=1))
+    assert events == [OK] * 73
+    np.testing.assert_allclose(lengths[60], 0.8, atol=0.01)  # the step before the drop is seen
+    assert (lengths[61] == 0).all()
+    np.testing.assert_allclose(lengths[72], 0.5, atol=0.01)
+
+
 @pytest.mark.parametrize("adapter", ADAPTERS)
 def test_weights_of_another_vehicle_are_refused(adapter):
     with pytest.raises(
