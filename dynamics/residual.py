@@ -28,6 +28,9 @@ from dynamics.types import Phi, Theta, Transitions
 from robots.space import rotation
 from robots.vehicle import Vehicle
 
+# [deviations of a feature over training] how far the network is trusted. Swings go up to ten times as far, and beyond its data a network says
+# anything: there it fades, by 1 / (1 + far), far the squared distance from where it is trusted, and the nominal model stays.
+NEAR = 4.0
 SHARE, SPREAD, LEAST, MOST = 0.15, 0.1, 1e-3, 0.5  # of the load in the total mass: prior mean and deviation, bounds
 N_OUT = 6  # e_v, e_rd
 N_SEEN = 19  # features of state alone
@@ -92,13 +95,14 @@ def outputs(
     features = x[..., :k]
     features -= x_mean
     features /= x_std
-    inside = np.abs(features) <= CLIP
-    np.minimum(np.maximum(features, -CLIP, out=features), CLIP, out=features)
+    over = features - np.minimum(np.maximum(features, -NEAR), NEAR)
+    features -= over
+    trust = 1 / (1 + (over * over).sum(-1, keepdims=True))
     y, d = mlp.expand(phi.net, x, slope)
-    e = d_mean + d_std * np.minimum(np.maximum(y, -CLIP), CLIP)
+    e = trust * (d_mean + d_std * np.minimum(np.maximum(y, -CLIP), CLIP))
     if slope:
-        d = d * (d_std * (np.abs(y) <= CLIP))[..., None]
-        d[..., :k] *= (inside / x_std)[..., None, :]
+        d = d * (trust * d_std * (np.abs(y) <= CLIP))[..., None]
+        d[..., :k] = (d[..., :k] * (over == 0)[..., None, :] - e[..., None] * (2 * trust * over)[..., None, :]) / x_std
     return e, d
 
 
@@ -142,13 +146,18 @@ class Residual:
 
     def lacking(self, phi: Phi, s: Tensor, a: Tensor, z: Tensor) -> Tensor:
         """phi's network: (b, n, 22), (b, n, 4), (b, n, n_z) -> (b, n, 6) e [m/s^2]. Nothing acts on a load that is not there."""
-        norm = phi.norm
-        x = (self.features(s, z) - norm["x_mean"]) / norm["x_std"]
-        psi = self.mlp.psi(phi.net, torch.cat((x.clamp(-CLIP, CLIP), a), -1))
-        y = (psi @ phi.net["K"]).mean(1)
-        e = norm["d_mean"] + norm["d_std"] * y.clamp(-CLIP, CLIP)
+        e = self._network(phi, self.features(s, z), a)
         there = s[..., 16:19].square().sum(-1, keepdim=True) > PRESENT**2
         return torch.cat((e[..., :3], e[..., 3:] * there), -1)
+
+    def _network(self, phi: Phi, x: Tensor, a: Tensor) -> Tensor:
+        """Features (b, n, n_feature), (b, n, 4) -> e (b, n, 6) as if there were a load; it fades beyond NEAR."""
+        norm = phi.norm
+        x = (x - norm["x_mean"]) / norm["x_std"]
+        near = x.clamp(-NEAR, NEAR)
+        y = (self.mlp.psi(phi.net, torch.cat((near, a), -1)) @ phi.net["K"]).mean(1)
+        trust = 1 / (1 + (x - near).square().sum(-1, keepdim=True))
+        return trust * (norm["d_mean"] + norm["d_std"] * y.clamp(-CLIP, CLIP))
 
     def expand(
         self, phi: Phi, s: np.ndarray, a: np.ndarray, z: np.ndarray
@@ -208,11 +217,10 @@ class Residual:
 
     def error(self, phi: Phi, t: Transitions, z: Tensor) -> Tensor:
         """What phi and z (b, n_z) leave of rows (b, k, .) -> (b, k, 6) [m/s^2]."""
-        space, norm = self.mlp.space, phi.norm
+        space = self.mlp.space
         assert isinstance(space, Rows)
         x = torch.cat((t.s[..., :N_SEEN], z[:, None].expand(-1, t.s.shape[1], -1)), -1)
-        psi = self.mlp.psi(phi.net, torch.cat((((x - norm["x_mean"]) / norm["x_std"]).clamp(-CLIP, CLIP), t.a), -1))
-        y = norm["d_mean"] + norm["d_std"] * (psi @ phi.net["K"]).mean(1).clamp(-CLIP, CLIP)
+        y = self._network(phi, x, t.a)
         load = (share(z) - share(0 * z))[:, None] * space.pull(t.s_next)
         return (space.local(t.s, t.s_next) - y - torch.cat((load, 0 * load), -1)) * space.there(t.s)
 

@@ -1,7 +1,10 @@
 """A latent z with a Gaussian belief q(z) = N(mu, P), updated on every transition (Belkhale et al. 2021, Model-Based Meta-RL for Flight with
 Suspended Payloads, with the run-time inference in closed form).
 
-    y = g(x, a, z) + noise,     g = net(x, a, z) + (share(z_0) - share(0)) pull,     noise ~ N(0, c sigma^2)
+    y = g(x, a, z) + noise,     g = net(x, a, z) + (share(z_0) - share(0)) pull,     noise ~ N(0, c sigma^2 (1 + FAR far(x)))
+
+far(x) is how far x is from where the network is trusted, squared (dynamics.residual.NEAR): sigma was learned inside, and rows from outside would
+else be believed where the model is wrong.
 
 Weights stay frozen; maximising the ELBO over q(z), given all transitions so far, is for a Gaussian noise and a g that is linear in z the
 Kalman filter (here an extended one: g is linearised at mu, exact in z_0), so that a tick costs one transition, however long the flight. The
@@ -19,10 +22,11 @@ import torch
 from torch import Tensor
 
 from dynamics.mlp import MLP
-from dynamics.residual import LEAST, MOST, N_OUT, N_SEEN, SHARE, SPREAD, Rows, outputs
+from dynamics.residual import LEAST, MOST, N_OUT, N_SEEN, NEAR, SHARE, SPREAD, Rows, outputs
 from dynamics.types import Params, Phi, Theta, Transitions
 
 CAP, ALLOWANCE, LIMIT = 40.0, 6.0, 60.0
+FAR = 4.0
 FRESH = 0.5  # deviation of the coordinates beside the load's when q(z) begins; they drift towards the prior's 1 (chosen on training loads)
 
 
@@ -41,6 +45,12 @@ def explain(model: MLP, phi: Theta | Phi, t: Transitions, z: Tensor) -> tuple[Te
     jac = slope[..., N_SEEN : space.n_feature].swapaxes(-1, -2) * there[..., None, :]
     jac[..., 0, :3] += SPREAD * t.s_next.numpy()[..., -3:]
     return torch.as_tensor(error), torch.as_tensor(jac)
+
+
+def far(theta: Theta, s: Tensor) -> Tensor:
+    """(*b, Rows.n_state) -> (*b, 1)"""
+    x = (s[..., :N_SEEN] - theta.norm["x_mean"][:N_SEEN]) / theta.norm["x_std"][:N_SEEN]
+    return (x.abs() - NEAR).clamp_min(0).square().sum(-1, keepdim=True)
 
 
 def left(model: MLP, phi: Theta | Phi, t: Transitions, z: Tensor) -> np.ndarray:
@@ -106,6 +116,7 @@ class Variational:
         mean = torch.where(other[:, None], prior.mean, mean)
         cov = torch.where(other[:, None, None], prior.cov, cov)
         noise = theta.meta["variational.inflation"] * (2 * theta.meta["variational.log_sigma"]).exp()
+        noise = noise * (1 + FAR * far(theta, row.s[:, 0]))
         error, jac, spread = self._innovate(theta, row, mean, cov, noise)
         surprise = (error * torch.linalg.solve(spread, error)).sum(-1)
         alarm = (carry.alarm + surprise.clamp(max=CAP) - error.shape[-1] - ALLOWANCE).clamp_min(0.0)
@@ -128,4 +139,4 @@ class Variational:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """-> e (b, 6), dg/dz (b, n, 6), S (b, 6, 6)."""
         error, jac = (x[:, 0] for x in explain(self.model, theta, row, mean))
-        return error, jac, jac.mT @ cov @ jac + torch.diag(noise)
+        return error, jac, jac.mT @ cov @ jac + torch.diag_embed(noise)

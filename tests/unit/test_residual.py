@@ -33,7 +33,7 @@ def make_theta(size: float = 1.0, seed: int = 0, latent: bool = True) -> Theta:
         net["W0"][:, ROWS.n_feature - N_Z : ROWS.n_feature] = 0
         net["K"][:, 16 + ROWS.n_feature - N_Z : 16 + ROWS.n_feature] = 0
     norm = {
-        "x_mean": torch.zeros(ROWS.n_feature), "x_std": torch.full((ROWS.n_feature,), 3.0),
+        "x_mean": torch.zeros(ROWS.n_feature), "x_std": torch.full((ROWS.n_feature,), 6.0),
         "d_mean": torch.zeros(N_OUT), "d_std": torch.full((N_OUT,), 0.2),
     }  # fmt: skip
     theta = Theta(net, norm, {})
