@@ -221,6 +221,32 @@ def test_a_load_that_comes_into_sight_is_a_new_one():
     assert float(share(back.mean)[0]) == pytest.approx(0.1 / 1.1, abs=0.03)
 
 
+def test_beyond_what_training_saw_the_network_fades_and_the_nominal_model_stays():
+    theta = make_theta()
+    s, a = states(6), actions(6)
+    sizes = []
+    for speed in (0.0, 30.0, 100.0, 1000.0):  # of the load, 6 is a deviation and 4 deviations are trusted
+        s[:, 19] = speed
+        e, _, _ = MODEL.expand(as_phi(theta), s[None], a[None], np.zeros((1, N_Z)))
+        sizes.append(np.abs(e).max())
+    assert sizes[0] > 0.05 and sizes[2] < 0.2 * sizes[0] and sizes[3] < 1e-3 * sizes[0]
+
+
+def test_a_model_that_is_wrong_beyond_training_is_no_change_of_load():
+    """The same unexplained acceleration, in flight as trained and in a swing far beyond."""
+    theta = make_theta(0.0)
+    t = noisy(world(0.3, 40), 4)
+    off = torch.zeros_like(t.s_next)
+    off[:, 20:, ROWS.n_feature] = 8 * SIGMA
+    wrong = t._replace(s_next=t.s_next + off)
+    _, restarts = follow(theta, wrong)
+    assert restarts[0, 19] == 0 and restarts[0, -1] > 0
+    wide = wrong.s.clone()
+    wide[:, 20:, 13:16] = 50.0  # the load's velocity, 8 deviations
+    _, restarts = follow(theta, wrong._replace(s=wide))
+    assert restarts[0, -1] == 0
+
+
 @pytest.mark.parametrize("kind", [Frozen, LastLayer, GrBAL, Variational])
 def test_adapters_take_rows_and_leave_theta_alone(kind):
     theta, adapter = make_theta(), kind(MODEL.mlp)
