@@ -11,7 +11,7 @@ $(STAMP): setup.py pyproject.toml constraints.txt
 	$(BIN)/pip install -q -c constraints.txt -e .[dev,bench,ros]
 	touch $(STAMP)
 
-.PHONY: install demo test bench weights
+.PHONY: install demo test bench weights weights-quadrotor
 install: $(STAMP)
 
 demo: $(STAMP)
@@ -40,3 +40,8 @@ weights: $(STAMP)
 	cp $(RUN)/effectiveness/model.safetensors $(W)/ant.safetensors
 	for a in online-sgd last-layer grbal; do cp $(RUN)/$$a/model.safetensors $(W)/ant-$$a.safetensors; done
 	cp $(RUN)/both/model.safetensors $(W)/ant-effectiveness+last-layer.safetensors
+
+# The quadrotor's: two minutes.
+weights-quadrotor: $(STAMP)
+	$(BIN)/sealegs learn quadrotor --out $(RUN)/quadrotor
+	cp $(RUN)/quadrotor/quadrotor*.safetensors $(W)/

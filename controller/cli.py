@@ -21,7 +21,7 @@ from rich.table import Table
 
 from controller import collect as collecting
 from controller import demo as demonstration
-from controller import demo_quadrotor, evaluate_quadrotor, learn_quadrotor, report
+from controller import demo_quadrotor, evaluate_quadrotor, learn_quadrotor, report, targets_quadrotor
 from controller import learn as learning
 from controller.config import ControllerConfig, RobotName, UsageError, at_least, make_controller
 from controller.evaluate import EvaluateConfig, evaluate, groups
@@ -81,7 +81,7 @@ class EvaluateQuadrotor(evaluate_quadrotor.EvaluateQuadrotorConfig):
 class Learn(learning.LearnConfig):
     """From nothing to a model: rounds of acting and training. Run it again to go on where it was cut off."""
 
-    robot: Robot = "ant"
+    robot: AnyRobot = "ant"
     out: Path = Path("runs/learn")
 
 
@@ -89,6 +89,7 @@ class Learn(learning.LearnConfig):
 class LearnQuadrotor(learn_quadrotor.LearnConfig):
     """From nothing to the quadrotor's weights: flights with random loads, then training. Run it again to go on where it was cut off."""
 
+    robot: AnyRobot = "quadrotor"
     out: Path = Path("runs/learn-quadrotor")
 
 
@@ -122,6 +123,13 @@ class Collect:
     skip_bad: bool = False
     """leave out what of a recording cannot be used (not finite, a gap, another shape); an episode ends there. Otherwise it is refused"""
     controller: ControllerConfig = field(default_factory=ControllerConfig)
+
+
+@dataclass(frozen=True)
+class Targets(targets_quadrotor.TargetsConfig):
+    """Tables of `sealegs evaluate quadrotor` -> ratios, settling times, crashes and what PyBullet keeps, with intervals."""
+
+    robot: Annotated[Literal["quadrotor"], tyro.conf.Positional] = "quadrotor"
 
 
 @dataclass(frozen=True)
@@ -228,6 +236,12 @@ def run_evaluate(c: Evaluate) -> None:
     console.print(f"written: {c.out}", soft_wrap=True)
 
 
+def run_targets(c: Targets) -> None:
+    found = targets_quadrotor.targets(c)
+    console.print(targets_quadrotor.describe(found), soft_wrap=True, markup=False)
+    console.print(f"written: {c.out}", soft_wrap=True)
+
+
 def learn(c: Learn) -> None:
     config = learning.LearnConfig(**{k: getattr(c, k) for k in learning.LearnConfig.__dataclass_fields__})
     path = learning.learn(
@@ -303,6 +317,7 @@ COMMANDS: dict[str, dict[str, Command]] = {
     "learn": {"ant": (Learn, learn), "quadrotor": (LearnQuadrotor, run_learn_quadrotor)},
     "train": {"ant": (Train, train)},
     "evaluate": {"ant": (Evaluate, run_evaluate), "quadrotor": (EvaluateQuadrotor, evaluate_of_quadrotor)},
+    "targets": {"quadrotor": (Targets, run_targets)},
     "bench": {"": (Bench, bench)},
     **ros_commands.COMMANDS,
 }
@@ -353,7 +368,7 @@ def main(argv: list[str] | None = None) -> None:
             {name: kind for name, (kind, _) in commands.items()},
             prog="sealegs",
             args=argv,
-            description="The robot comes after the command: ant (where none is named) or quadrotor, which has demo, evaluate, learn and ros.",
+            description="The robot comes after the command: ant (where none is named) or quadrotor (demo, evaluate, learn, targets, ros).",
         )
         torch.set_num_threads(1)
         run = next(f for kind, f in commands.values() if type(config) is kind)

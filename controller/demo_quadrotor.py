@@ -52,7 +52,7 @@ class DemoQuadrotorConfig(QuadrotorConfig):
     """hover, circle, figure-eight, square, random"""
     speed: str = "fast"
     """slow, medium, fast, or the largest on the path [m/s]"""
-    controllers: tuple[str, str] = ("nmpc-l1", "nmpc")
+    controllers: tuple[str, str] = ("variational", "frozen")
     """the two that fly side by side, as in `sealegs evaluate quadrotor`"""
 
 

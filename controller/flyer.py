@@ -2,7 +2,7 @@
 
 recent transitions          -> phi, z           dynamics.adapt, on the rows of dynamics.residual
 z                           -> the load's mass in the symbolic slung-load model, exact derivatives included
-phi, z along the last plan  -> e and de/d(s, a) at every knot, once a tick in torch, to first order beside it
+phi, z along the last plan  -> e and de/d(s, a) at every knot, once a tick, to first order beside it
 both                        -> a plan           controller.baselines.nmpc, planners.nmpc
 its first action, if good   -> the vehicle      controller.guard
 
@@ -10,9 +10,10 @@ Where the load is not seen, a filter says where it swings (dynamics.swing), and 
 share, and about an acceleration that no load explains, then stands for the variational latent.
 """
 
+import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,20 +31,25 @@ from dynamics import checkpoint, swing
 from dynamics.adapt.frozen import Frozen
 from dynamics.adapt.gradient import GrBAL
 from dynamics.adapt.last_layer import LastLayer
-from dynamics.adapt.variational import Belief, Variational
+from dynamics.adapt.variational import Belief, Variational, left
+from dynamics.checkpoint import CheckpointError
 from dynamics.mlp import MLP
 from dynamics.nominal import Nominal
-from dynamics.residual import N_OUT, Residual, Rows, share
+from dynamics.residual import Residual, Rows
 from dynamics.swing import Swing
 from dynamics.types import Adapter, Phi, Theta, Transitions, as_phi
 from planners import nmpc
-from planners.linearise import LeastSquares, from_residual
+from planners.condense import Expansion
+from planners.linearise import LeastSquares
+from robots.autopilot import Autopilot
 from robots.quadrotor import Quadrotor
 from robots.trajectory import Reference
+from robots.vehicle import Vehicle
 
 N_Z = 4
 ROWS = Rows(N_Z)
 ADAPTERS: dict[str, Any] = {"frozen": Frozen, "last-layer": LastLayer, "grbal": GrBAL, "variational": Variational}
+LOST = 0.3  # of the hover thrust: where more is missing, how much is not known well enough to learn from
 HUGE = 1e6  # a state with a number beyond this is a fault of the sensors
 
 
@@ -67,9 +73,19 @@ class Memory(NamedTuple):
     planner: nmpc.Memory
     guard: GuardMemory
     swing: swing.Memory | None  # where the load is not seen
+    lost: np.ndarray  # (b,) collective thrust that the rotors do not give, though the state says so [N]
     seen_s: np.ndarray  # (b, s) the last state as it came, NaN before the first step
     last_s: np.ndarray  # (b, 22) the last state, with the load as believed
     diagnostics: Diagnostics
+
+
+class Given(NamedTuple):
+    """A transition as seen, its thrust as the rotors gave it."""
+
+    s: np.ndarray  # (b, s)
+    a: np.ndarray  # (b, 4)
+    s_next: np.ndarray  # (b, s)
+    lost: np.ndarray  # (b,) of s_next's thrust [N]
 
 
 @dataclass(frozen=True)
@@ -97,7 +113,7 @@ class Flyer:
         nan, zero = np.full(b, np.nan), np.zeros(b)
         return Memory(
             recent, self.adapter.init(self.theta, b), as_phi(self.theta), self.tracker.init(b), self.guard.init(b, h),
-            None if self.unseen is None else self.unseen.init(b), np.full((b, 22 if self.unseen is None else 16), np.nan),
+            None if self.unseen is None else self.unseen.init(b), zero, np.full((b, 22 if self.unseen is None else 16), np.nan),
             np.full((b, 22), np.nan), Diagnostics(nan, nan, zero, zero, zero, 0.0, 0.0),
         )  # fmt: skip
 
@@ -115,8 +131,9 @@ class Flyer:
         start = time.perf_counter()
         usable = np.asarray((np.abs(state) < HUGE).all(1))
         raw = np.where(usable[:, None], state, np.nan_to_num(memory.seen_s))
-        believed, s = self._sense(memory, raw, usable)
-        recent, fresh = self._remember(memory, s, usable)
+        given = self._given(memory, raw)
+        believed, s = self._sense(memory, given, raw, usable)
+        recent, fresh = self._remember(memory, given, s, usable)
         before, after = (self._error(phi, recent, fresh) for phi in (as_phi(self.theta), memory.phi))
         mask = recent.mask.clone()
         mask[:, -1] &= fresh  # a row that is not new counts once, for an adapter that takes the newest alone
@@ -149,14 +166,16 @@ class Flyer:
             before, after, mass, restarts, event.numpy(), 1e3 * (adapted - start), 1e3 * (planned - adapted)
         )
         raw, s = (np.where(usable[:, None], x, np.nan) for x in (raw, s))
-        return command, Memory(recent, carry, phi, planner, guard, believed, raw, s, diagnostics)
+        return command, Memory(recent, carry, phi, planner, guard, believed, given.lost, raw, s, diagnostics)
 
-    def _sense(self, memory: Memory, raw: np.ndarray, usable: np.ndarray) -> tuple[swing.Memory | None, np.ndarray]:
+    def _sense(
+        self, memory: Memory, given: "Given", raw: np.ndarray, usable: np.ndarray
+    ) -> tuple[swing.Memory | None, np.ndarray]:
         """-> the filter's belief, and the state with the load where it is seen or believed (b, 22)."""
         if self.unseen is None or memory.swing is None:
             return None, raw
-        now = np.where(usable[:, None], raw, np.nan)
-        believed = self.unseen.step(memory.swing, memory.seen_s, memory.guard.action.double().numpy(), now)
+        now = np.where(usable[:, None], given.s_next, np.nan)
+        believed = self.unseen.step(memory.swing, given.s, given.a, now)
         return believed, self.unseen.augment(believed, raw)
 
     def _ahead(
@@ -182,22 +201,40 @@ class Flyer:
         """(s, a, load's mass) one control period later, as columns."""
         return Nominal(self.tracker.vehicle, load=True).symbolic()
 
+    @cached_property
+    def _autopilot(self) -> Autopilot:
+        return Autopilot(self.model.vehicle)
+
+    def _given(self, memory: Memory, s: np.ndarray) -> "Given":
+        """The transition that led to s, with the thrust that the rotors gave. Where one of them is at its limit, the mixer keeps roll and pitch
+        and lets collective thrust go (robots.autopilot), which the state's T does not know of: a model that believed T would take what is
+        missing for weight. How much is missing follows from commands and body rates alone."""
+        vehicle, pilot = self.model.vehicle, self._autopilot
+        was, action = memory.seen_s, memory.guard.action.double().numpy()
+        command, w = vehicle.command(action), np.nan_to_num(was[:, 12:15] + s[:, 12:15]) / 2
+        torque = pilot.inertia * pilot.gain * (command[:, 1:] - w)
+        short = command[:, 0] - pilot.rotors(command[:, 0], torque).sum(1)
+        lost = memory.lost + (1 - np.exp(-vehicle.dt / vehicle.rotor_time_constant_s)) * (short - memory.lost)
+        action[:, 0] -= short / vehicle.command_scale[0]
+        return Given(_less(was, memory.lost), action, _less(s, lost), lost)
+
     def _push(self, phi: Phi, z: Tensor, s: np.ndarray, a: Tensor) -> np.ndarray:
         """-> (b, 3) what the network adds now to the acceleration of vehicle and load together, in the world [m/s^2]."""
-        e = self.model.lacking(phi, torch.as_tensor(s)[:, None].float(), a[:, None], z[:, None])[:, 0].double().numpy()
-        return turn(rotation(s), e[:, :3] + share(z).double().numpy() * e[:, 3:])
+        return turn(rotation(s), self.model.push(phi, s, a.numpy(), z.numpy()).astype(float))
 
     def _latent(self, phi: Phi, b: int) -> Tensor:
         return torch.zeros(b, N_Z) if phi.z is None else phi.z
 
-    def _remember(self, memory: Memory, s: np.ndarray, usable: np.ndarray) -> tuple[Transitions, Tensor]:
-        """Append the row of (last_s, last action, s). -> recent, where it was appended."""
-        was = memory.last_s
-        known = usable & np.isfinite(was).all(1)
-        action = memory.guard.action
-        x, x_next, good = self.model.rows(np.nan_to_num(was), action.double().numpy(), s)
+    def _remember(
+        self, memory: Memory, given: "Given", s: np.ndarray, usable: np.ndarray
+    ) -> tuple[Transitions, Tensor]:
+        """Append the row of (last_s, last action, s), as given. -> recent, where it was appended."""
+        was = _less(memory.last_s, memory.lost)
+        exact = np.maximum(given.lost, memory.lost) < LOST * self.model.vehicle.hover_thrust_n
+        known = usable & exact & np.isfinite(was).all(1)
+        x, x_next, good = self.model.rows(np.nan_to_num(was), given.a, _less(s, given.lost))
         fresh = torch.as_tensor(known) & (good if self.unseen is None else True)
-        new = Transitions(x, action, x_next, torch.ones(len(s), dtype=torch.bool))
+        new = Transitions(x, torch.as_tensor(given.a).float(), x_next, torch.ones(len(s), dtype=torch.bool))
 
         def push(old: Tensor, row: Tensor) -> Tensor:
             moved = torch.cat((old[:, 1:], row[:, None]), 1)
@@ -207,18 +244,16 @@ class Flyer:
 
     def _error(self, phi: Phi, recent: Transitions, fresh: Tensor) -> np.ndarray:
         newest = Transitions(*(x[:, -1:] for x in recent))
-        error = self.model.error(phi, newest, self._latent(phi, len(fresh)))[:, 0].square().mean(-1).sqrt()
-        return torch.where(fresh, error, torch.nan).double().numpy()
+        error = left(self.model.mlp, phi, newest, self._latent(phi, len(fresh)))[:, 0]
+        return np.where(fresh.numpy(), np.sqrt((error**2).mean(-1)), np.nan).astype(float)
 
     def _lacking(self, phi: Phi, z: Tensor) -> LeastSquares:
-        def e(s: Tensor, a: Tensor) -> Tensor:
-            m, b, n, _ = s.shape
-            s, a = (x.movedim(1, 0).reshape(b, m * n, -1).float() for x in (s, a))
-            out = self.model.lacking(phi, s, a, z[:, None].expand(-1, m * n, -1))
-            return out.view(b, m, n, N_OUT).movedim(1, 0).double()
+        return lambda s, a: Expansion(*self.model.expand(phi, s, a, z.numpy()))
 
-        space = self.tracker.model.space
-        return from_residual(e, space.retract, space.n_delta, N_OUT)
+
+def _less(s: np.ndarray, lost: np.ndarray) -> np.ndarray:
+    """States (b, >= 16) with less thrust (b,) [N]."""
+    return np.concatenate((s[:, :15], s[:, 15:16] - lost[:, None], s[:, 16:]), 1)
 
 
 def _unknown() -> np.ndarray:
@@ -229,7 +264,9 @@ def make_flyer(adapter: str, robot: Quadrotor, target: Target, weights: Path | N
     """For a robot that sees its load or does not. Raises UsageError on an unknown adapter, CheckpointError."""
     if adapter not in ADAPTERS:
         raise UsageError(f"unknown adapter {adapter!r}; valid: {', '.join(ADAPTERS)}")
-    loaded = checkpoint.load(weights or weights_of(robot.name, adapter), robot.name, ROWS)
+    path = weights or weights_of(robot.name, adapter)
+    loaded = checkpoint.load(path, robot.name, ROWS)
+    check_vehicle(path, loaded.record, robot.vehicle)
     learned = {name.split(".")[0] for name in loaded.theta.meta}
     if adapter != "frozen" and adapter not in learned:
         raise UsageError(
@@ -237,6 +274,23 @@ def make_flyer(adapter: str, robot: Quadrotor, target: Target, weights: Path | N
             f"or a checkpoint made by `sealegs learn quadrotor`"
         )
     return assemble(adapter, robot, target, loaded.model, loaded.theta)
+
+
+def check_vehicle(path: Path, record: dict[str, Any], vehicle: Vehicle) -> None:
+    """Raises CheckpointError where the weights were not trained on this vehicle: what they know is one vehicle's. Its name does not matter,
+    every other field of its specification does."""
+    known = record.get("vehicle")
+    ours = json.loads(json.dumps(asdict(vehicle)))  # tuples as JSON has them
+    if not isinstance(known, dict) or known.keys() != ours.keys():
+        raise CheckpointError(
+            f"{path} does not say for which vehicle it is; valid: one made by `sealegs learn quadrotor`"
+        )
+    for field in ours:
+        if field != "name" and known[field] != ours[field]:
+            raise CheckpointError(
+                f"{path} is for vehicle {known['name']!r}, whose {field} is {known[field]}, and vehicle {vehicle.name!r} has {ours[field]}; "
+                f"valid: --vehicle {known['name']}, or --weights made by `sealegs learn quadrotor --vehicle {vehicle.name}`"
+            )
 
 
 def assemble(adapter: str, robot: Quadrotor, target: Target, model: MLP, theta: Theta) -> Flyer:

@@ -204,11 +204,12 @@ def _fit(model: Residual, rows: data.Rows, loads: Loads, config: LearnConfig, pa
     inferred = ~loads.known & loads.share.isfinite()
     record = {"config": asdict(config), "transitions": rows.n, "segments": len(mean), "git": checkpoint.git_revision()}
     record |= {"bound_before": before, "bound": validate(state.params)}
+    record |= {"vehicle": asdict(model.vehicle)}
     record |= {"share_error": float((mean - loads.share)[inferred].abs().mean())}
     record |= {"sigma": [round(x, 4) for x in meta["variational.log_sigma"].exp().tolist()]}
     theta = Theta(theta.net | {"V": net["V"]}, norm, meta)
     checkpoint.save(path, "quadrotor", model.mlp, theta, record)
-    return {k: v for k, v in record.items() if k != "config"}
+    return {k: v for k, v in record.items() if k not in ("config", "vehicle")}
 
 
 def _meta(
@@ -229,9 +230,10 @@ def _meta(
     state = training.fit(loss, begun, fields, validate, state_path)
     record = {
         "config": asdict(config),
+        "vehicle": asdict(model.vehicle),
         "git": checkpoint.git_revision(),
         "validation_before": before,
         "validation": state.best_loss,
     }
     checkpoint.save(path, "quadrotor", model.mlp, objectives.join(state.best, norm), record)
-    return {k: v for k, v in record.items() if k != "config"}
+    return {k: v for k, v in record.items() if k not in ("config", "vehicle")}

@@ -24,10 +24,13 @@ from torch import Tensor
 
 from dynamics.mlp import CLIP, MLP
 from dynamics.nominal import PRESENT, Nominal
-from dynamics.types import Phi, Transitions
+from dynamics.types import Phi, Theta, Transitions
 from robots.space import rotation
 from robots.vehicle import Vehicle
 
+# [deviations of a feature over training] how far the network is trusted. Swings go up to ten times as far, and beyond its data a network says
+# anything: there it fades, by 1 / (1 + far), far the squared distance from where it is trusted, and the nominal model stays.
+NEAR = 4.0
 SHARE, SPREAD, LEAST, MOST = 0.15, 0.1, 1e-3, 0.5  # of the load in the total mass: prior mean and deviation, bounds
 N_OUT = 6  # e_v, e_rd
 N_SEEN = 19  # features of state alone
@@ -80,6 +83,29 @@ class Rows:
         return torch.cat((self.features(s), delta, s[..., -3:]), -1)
 
 
+def outputs(
+    mlp: MLP, phi: Phi | Theta, seen: np.ndarray, z: np.ndarray, a: np.ndarray, slope: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
+    """phi's network: features of state alone (b, n, N_SEEN), latents (b, n_z), actions (b, n, 4) -> e (b, n, 6) [m/s^2] as if there were a
+    load, and its Jacobian by all of these (b, n, 6, N_SEEN + n_z + 4), empty where it is not asked for."""
+    x_mean, x_std, d_mean, d_std = (phi.norm[name].numpy() for name in ("x_mean", "x_std", "d_mean", "d_std"))
+    k = N_SEEN + z.shape[1]
+    x = np.empty((*seen.shape[:2], k + a.shape[2]), np.float32)
+    x[..., :N_SEEN], x[..., N_SEEN:k], x[..., k:] = seen, z[:, None], a
+    features = x[..., :k]
+    features -= x_mean
+    features /= x_std
+    over = features - np.minimum(np.maximum(features, -NEAR), NEAR)
+    features -= over
+    trust = 1 / (1 + (over * over).sum(-1, keepdims=True))
+    y, d = mlp.expand(phi.net, x, slope)
+    e = trust * (d_mean + d_std * np.minimum(np.maximum(y, -CLIP), CLIP))
+    if slope:
+        d = d * (trust * d_std * (np.abs(y) <= CLIP))[..., None]
+        d[..., :k] = (d[..., :k] * (over == 0)[..., None, :] - e[..., None] * (2 * trust * over)[..., None, :]) / x_std
+    return e, d
+
+
 @dataclass(frozen=True)
 class Residual:
     """States (., 22) with a load, which is seen or filtered. n_z: coordinates of the latent, the load's among them."""
@@ -120,21 +146,81 @@ class Residual:
 
     def lacking(self, phi: Phi, s: Tensor, a: Tensor, z: Tensor) -> Tensor:
         """phi's network: (b, n, 22), (b, n, 4), (b, n, n_z) -> (b, n, 6) e [m/s^2]. Nothing acts on a load that is not there."""
-        norm = phi.norm
-        x = (self.features(s, z) - norm["x_mean"]) / norm["x_std"]
-        psi = self.mlp.psi(phi.net, torch.cat((x.clamp(-CLIP, CLIP), a), -1))
-        y = (psi @ phi.net["K"]).mean(1)
-        e = norm["d_mean"] + norm["d_std"] * y.clamp(-CLIP, CLIP)
+        e = self._network(phi, self.features(s, z), a)
         there = s[..., 16:19].square().sum(-1, keepdim=True) > PRESENT**2
         return torch.cat((e[..., :3], e[..., 3:] * there), -1)
 
+    def _network(self, phi: Phi, x: Tensor, a: Tensor) -> Tensor:
+        """Features (b, n, n_feature), (b, n, 4) -> e (b, n, 6) as if there were a load; it fades beyond NEAR."""
+        norm = phi.norm
+        x = (x - norm["x_mean"]) / norm["x_std"]
+        near = x.clamp(-NEAR, NEAR)
+        y = (self.mlp.psi(phi.net, torch.cat((near, a), -1)) @ phi.net["K"]).mean(1)
+        trust = 1 / (1 + (x - near).square().sum(-1, keepdim=True))
+        return trust * (norm["d_mean"] + norm["d_std"] * y.clamp(-CLIP, CLIP))
+
+    def expand(
+        self, phi: Phi, s: np.ndarray, a: np.ndarray, z: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """`lacking` to first order: (b, n, 22), (b, n, 4), (b, n_z) -> e (b, n, 6), its Jacobian by the tangent of s (b, n, 6, 19) and by a
+        (b, n, 6, 4). Written out: a tenth of autograd's time."""
+        e, slope = outputs(self.mlp, phi, self._seen(s), z, a)
+        gone = (s[..., 16:19] ** 2).sum(-1) <= PRESENT**2
+        e[gone, 3:] = slope[gone, 3:] = 0
+        return e, slope[..., :N_SEEN] @ self._slope(s), slope[..., self.mlp.space.n_feature :]
+
+    def push(self, phi: Phi, s: np.ndarray, a: np.ndarray, z: np.ndarray) -> np.ndarray:
+        """(b, 22), (b, 4), (b, n_z) -> (b, 3) what the network adds to the acceleration of vehicle and load together, in body coordinates [m/s^2]."""
+        e = outputs(self.mlp, phi, self._seen(s)[:, None], z, a[:, None], slope=False)[0][:, 0]
+        loaded = (s[:, 16:19] ** 2).sum(1, keepdims=True) > PRESENT**2
+        return e[:, :3] + loaded * np.clip(SHARE + SPREAD * z[:, :1], LEAST, MOST) * e[:, 3:]
+
+    def _seen(self, s: np.ndarray) -> np.ndarray:
+        """(*b, 22) -> the features of state alone (*b, N_SEEN)."""
+        _, inverse, size = self._cable(s)
+        r = s[..., 16:19]
+        return np.concatenate(
+            (s[..., 6:15], s[..., 15:16] / self.vehicle.mass_kg, np.sqrt(inverse) * r, s[..., 19:], size * r), -1
+        )
+
+    def _cable(self, s: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(*b, 22) -> F (*b, 3), 1 / |r|^2 (*b, 1), c / r (*b, 1), the latter two 0 without a load."""
+        m, r, rd = self.vehicle.mass_kg, s[..., 16:19], s[..., 19:]
+        force = s[..., 9:12] * (-np.array(self.vehicle.drag_n_s_per_m) / m)
+        force[..., 2] += s[..., 15] / m
+        length2 = (r * r).sum(-1, keepdims=True)
+        there = length2 > PRESENT**2
+        inverse = there / np.where(there, length2, 1.0)
+        return force, inverse, (rd * rd - r * force).sum(-1, keepdims=True) * inverse
+
+    def _slope(self, s: np.ndarray) -> np.ndarray:
+        """The Jacobian of `_seen` by the tangent of s: (*b, N_SEEN, 19)."""
+        force, inverse, size = self._cable(s)
+        m, u, r, eye = self.vehicle.mass_kg, s[..., 6:9], s[..., 16:19], np.eye(3)
+        along = inverse * r
+        d = np.zeros((*s.shape[:-1], N_SEEN, 19))
+        # By turning: u' = u x turned. Velocities, body rates, T and the load are plain vectors.
+        d[..., 0, 4], d[..., 0, 5] = -u[..., 2], u[..., 1]
+        d[..., 1, 3], d[..., 1, 5] = u[..., 2], -u[..., 0]
+        d[..., 2, 3], d[..., 2, 4] = -u[..., 1], u[..., 0]
+        d[..., range(3, 9), range(6, 12)] = 1
+        d[..., 9, 12] = 1 / m
+        d[..., 10:13, 13:16] = np.sqrt(inverse)[..., None] * (eye - r[..., None] * along[..., None, :])
+        d[..., range(13, 16), range(16, 19)] = 1
+        # c = r (|rd|^2 - r . F) / |r|^2
+        drag = np.array(self.vehicle.drag_n_s_per_m) / m
+        by_r = -inverse * force - 2 * size * along
+        by = np.concatenate((along * drag, -along[..., 2:] / m, by_r, 2 * inverse * s[..., 19:]), -1)
+        d[..., 16:, [6, 7, 8, 12, 13, 14, 15, 16, 17, 18]] = r[..., None] * by[..., None, :]
+        d[..., 16:, 13:16] += size[..., None] * eye
+        return d
+
     def error(self, phi: Phi, t: Transitions, z: Tensor) -> Tensor:
         """What phi and z (b, n_z) leave of rows (b, k, .) -> (b, k, 6) [m/s^2]."""
-        space, norm = self.mlp.space, phi.norm
+        space = self.mlp.space
         assert isinstance(space, Rows)
         x = torch.cat((t.s[..., :N_SEEN], z[:, None].expand(-1, t.s.shape[1], -1)), -1)
-        psi = self.mlp.psi(phi.net, torch.cat((((x - norm["x_mean"]) / norm["x_std"]).clamp(-CLIP, CLIP), t.a), -1))
-        y = norm["d_mean"] + norm["d_std"] * (psi @ phi.net["K"]).mean(1).clamp(-CLIP, CLIP)
+        y = self._network(phi, x, t.a)
         load = (share(z) - share(0 * z))[:, None] * space.pull(t.s_next)
         return (space.local(t.s, t.s_next) - y - torch.cat((load, 0 * load), -1)) * space.there(t.s)
 
@@ -154,12 +240,11 @@ class Residual:
         y = (s_next - expected)[:, [9, 10, 11, 19, 20, 21]] / dt
         was, now = (np.linalg.norm(x[:, 16:19], axis=1) for x in (s, s_next))
         good = (np.abs(was - now) < SLACK) & np.isfinite(y).all(1)
-        x = self.features(torch.as_tensor(s), torch.zeros(len(s), self.n_z, dtype=torch.float64))
-        tail = torch.as_tensor(np.nan_to_num(np.concatenate((y, slope / dt), 1)))
-        before = torch.cat((x, torch.zeros(len(s), N_OUT + 3)), -1)
-        after = torch.cat((x, tail), -1)
-        assert before.shape[1] == space.n_state
-        return before.float(), after.float(), torch.as_tensor(good)
+        x = np.zeros((len(s), space.n_state), np.float32)
+        x[:, :N_SEEN] = self._seen(s)
+        x_next = x.copy()
+        x_next[:, -N_OUT - 3 :] = np.nan_to_num(np.concatenate((y, slope / dt), 1))
+        return torch.as_tensor(x), torch.as_tensor(x_next), torch.as_tensor(good)
 
 
 SLACK = 1e-3  # [m] in one control period: a taut cable keeps its length to a hundredth of that

@@ -27,7 +27,10 @@ ARGUMENTS = {
     "payload": ("payload", "topic of geometry_msgs/PointStamped, where the quadrotor's payload is seen"),
     "odom": ("odom", "topic of nav_msgs/Odometry"),
     "commands": ("sealegs_controller/commands", "topic of the commands, std_msgs/Float64MultiArray"),
-    "attitude_target": ("sealegs_controller/attitude_target", "topic of mavros_msgs/AttitudeTarget, where that package is installed"),
+    "attitude_target": (
+        "sealegs_controller/attitude_target",
+        "topic of mavros_msgs/AttitudeTarget, where that package is installed",
+    ),
     "params": (str(PARAMS), "parameters of the node"),
 }
 

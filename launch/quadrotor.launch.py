@@ -12,12 +12,17 @@ from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchDescription
 
-PARAMS = Path(__file__).parent.parent / "params" / "quadrotor.yaml"  # as installed; in the source tree it is beside this file
+PARAMS = (
+    Path(__file__).parent.parent / "params" / "quadrotor.yaml"
+)  # as installed; in the source tree it is beside this file
 if not PARAMS.exists():
     PARAMS = Path(__file__).parent / "params" / "quadrotor.yaml"
 
 ARGUMENTS = {
-    "condition": ("none", "what happens, e.g. payload:0.4:1.0@400+none@800; changed live by the robot node's parameter"),
+    "condition": (
+        "none",
+        "what happens, e.g. payload:0.4:1.0@400+none@800; changed live by the robot node's parameter",
+    ),
     "engine": ("mujoco", "mujoco or pybullet"),
     "vehicle": ("1kg", "1kg, 80g, or the path of a vehicle's .toml file"),
     "trajectory": ("figure-eight", "hover, circle, figure-eight, square, random"),
@@ -34,12 +39,21 @@ ARGUMENTS = {
     "record": ("", "a folder for a recording; it must not be there yet"),
     "params": (str(PARAMS), "parameters of the nodes"),
 }
-FLIGHT = {"vehicle": "vehicle", "trajectory": "trajectory", "speed": "trajectory_speed", "target": "target", "adapter": "adapter"}
+FLIGHT = {
+    "vehicle": "vehicle",
+    "trajectory": "trajectory",
+    "speed": "trajectory_speed",
+    "target": "target",
+    "adapter": "adapter",
+}
 
 
 def generate_launch_description() -> LaunchDescription:
     given = {name: LaunchConfiguration(name) for name in ARGUMENTS}
-    text = {name: ParameterValue(given[name], value_type=str) for name in ("condition", "weights", "mode", "record", "engine")}
+    text = {
+        name: ParameterValue(given[name], value_type=str)
+        for name in ("condition", "weights", "mode", "record", "engine")
+    }
     number = {name: ParameterValue(given[name], value_type=int) for name in ("seed", "steps")}
     flight = {f"flight.{name}": ParameterValue(given[argument], value_type=str) for name, argument in FLIGHT.items()}
     flight["flight.payload_seen"] = ParameterValue(given["payload_seen"], value_type=bool)

@@ -13,8 +13,8 @@ from functools import cached_property
 import casadi
 import numpy as np
 
-from controller.baselines.baseline import Target, feedforward, hang, limit
-from dynamics.nominal import Nominal
+from controller.baselines.baseline import Target, feedforward, hang, limit, rotation, turn
+from dynamics.nominal import PRESENT, Nominal
 from planners.condense import Expansion
 from planners.linearise import LeastSquares
 from planners.nmpc import NMPC, Memory
@@ -161,7 +161,26 @@ class Tracker:
         def cost(states: np.ndarray, actions: np.ndarray) -> Expansion:
             return _expand(self._residual, states, actions, ref.reshape(b * h, -1))
 
-        return self.planner.solve(memory, linearise, state[:, : self.planner.n_state], cost)
+        state = state[:, : self.planner.n_state]
+        if self.load_kg is not None:
+            memory = _hang(memory, state)
+        return self.planner.solve(memory, linearise, state, cost)
+
+
+def _hang(memory: Memory, state: np.ndarray) -> Memory:
+    """Where a load has come or gone since the last plan, its nodes get it, as it hangs now (in the world), or lose it. A node without a load
+    leads to one without: left to itself, a plan would learn of the change one knot a tick, with gaps from one node to the next that
+    no linearisation bridges."""
+    seen, planned = (np.linalg.norm(x, axis=1) > PRESENT for x in (state[:, 16:19], memory.nodes[:, 0, 16:19]))
+    changed = (seen != planned) & np.isfinite(memory.nodes).all((1, 2)) & np.isfinite(state).all(1)
+    if not changed.any():
+        return memory
+    s, nodes = state[changed], memory.nodes.copy()
+    b, n, _ = nodes[changed].shape
+    back = rotation(nodes[changed].reshape(b * n, -1)).reshape(b, n, 3, 3).swapaxes(2, 3)
+    load = [turn(back, turn(rotation(s), s[:, at])[:, None]) for at in (slice(16, 19), slice(19, 22))]
+    nodes[changed, :, 16:] = np.concatenate(load, -1)
+    return memory._replace(nodes=nodes)
 
 
 def _expand(f: Symbolic, states: np.ndarray, actions: np.ndarray, *parameters: np.ndarray) -> Expansion:

@@ -1,7 +1,10 @@
 """A latent z with a Gaussian belief q(z) = N(mu, P), updated on every transition (Belkhale et al. 2021, Model-Based Meta-RL for Flight with
 Suspended Payloads, with the run-time inference in closed form).
 
-    y = g(x, a, z) + noise,     g = net(x, a, z) + (share(z_0) - share(0)) pull,     noise ~ N(0, c sigma^2)
+    y = g(x, a, z) + noise,     g = net(x, a, z) + (share(z_0) - share(0)) pull,     noise ~ N(0, c sigma^2 (1 + FAR far(x)))
+
+far(x) is how far x is from where the network is trusted, squared (dynamics.residual.NEAR): sigma was learned inside, and rows from outside would
+else be believed where the model is wrong.
 
 Weights stay frozen; maximising the ELBO over q(z), given all transitions so far, is for a Gaussian noise and a g that is linear in z the
 Kalman filter (here an extended one: g is linearised at mu, exact in z_0), so that a tick costs one transition, however long the flight. The
@@ -14,14 +17,17 @@ when one is hooked on or dropped, which a cumulative sum over the normalised inn
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from dynamics.mlp import MLP, mul
-from dynamics.residual import SPREAD, Rows, share
+from dynamics.mlp import MLP
+from dynamics.residual import LEAST, MOST, N_OUT, N_SEEN, NEAR, SHARE, SPREAD, Rows, outputs
 from dynamics.types import Params, Phi, Theta, Transitions
 
 CAP, ALLOWANCE, LIMIT = 40.0, 6.0, 60.0
+FAR = 4.0
+FRESH = 0.5  # deviation of the coordinates beside the load's when q(z) begins; they drift towards the prior's 1 (chosen on training loads)
 
 
 class Belief(NamedTuple):
@@ -32,38 +38,38 @@ class Belief(NamedTuple):
     there: Tensor  # (b,) bool, whether the newest row had a load
 
 
-def explain(model: MLP, theta: Theta, t: Transitions, z: Tensor) -> tuple[Tensor, Tensor]:
+def explain(model: MLP, phi: Theta | Phi, t: Transitions, z: Tensor) -> tuple[Tensor, Tensor]:
     """What z (b, n) leaves of each row (b, k, .), and dg/dz: -> (b, k, 6), (b, k, n, 6) [m/s^2]. The ensemble's mean."""
+    error, slope, there = _left(model, phi, t, z.numpy(), True)
+    space = model.space
+    jac = slope[..., N_SEEN : space.n_feature].swapaxes(-1, -2) * there[..., None, :]
+    jac[..., 0, :3] += SPREAD * t.s_next.numpy()[..., -3:]
+    return torch.as_tensor(error), torch.as_tensor(jac)
+
+
+def far(theta: Theta, s: Tensor) -> Tensor:
+    """(*b, Rows.n_state) -> (*b, 1)"""
+    x = (s[..., :N_SEEN] - theta.norm["x_mean"][:N_SEEN]) / theta.norm["x_std"][:N_SEEN]
+    return (x.abs() - NEAR).clamp_min(0).square().sum(-1, keepdim=True)
+
+
+def left(model: MLP, phi: Theta | Phi, t: Transitions, z: Tensor) -> np.ndarray:
+    """`explain` without dg/dz: (b, k, 6) [m/s^2]."""
+    return _left(model, phi, t, z.numpy(), False)[0]
+
+
+def _left(
+    model: MLP, phi: Theta | Phi, t: Transitions, z: np.ndarray, slope: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     space = model.space
     assert isinstance(space, Rows)
-    s = torch.cat((t.s[..., : -9 - space.n_z], z[:, None].expand(-1, t.s.shape[1], -1), t.s[..., -9:]), -1)
-    h = model.inputs(theta, s, t.a)[:, None]
-    x, tangent = h, None
-    columns = slice(space.n_feature - space.n_z, space.n_feature)
-    scale = 1 / theta.norm["x_std"][columns]
-    for i in range(model.depth):
-        w = theta.net[f"W{i}"]
-        out = mul(h, w) + theta.net[f"b{i}"]
-        on = (out > 0)[..., None, :]
-        if tangent is None:
-            tangent = (scale[:, None] * w[..., columns, :])[..., None, :, :] * on
-        else:
-            tangent = mul(tangent.flatten(-3, -2), w).unflatten(-2, tangent.shape[-3:-1]) * on
-        h = torch.relu(out)
-    assert tangent is not None
-    k_h, k_x, k_1 = theta.net["K"].split([model.width, model.n_in, 1], dim=-2)
-    std = theta.norm["d_std"]
-    mean = theta.norm["d_mean"] + std * (mul(h, k_h) + mul(x, k_x) + k_1).mean(1)
-    jac = mul(tangent.flatten(-3, -2), k_h).unflatten(-2, tangent.shape[-3:-1])
-    jac = (jac + scale[:, None] * k_x[..., None, columns, :]).mean(1) * std
-    pull = space.pull(t.s_next)
-    nothing = torch.zeros_like(pull)
-    there = space.there(t.s)
-    jac = jac * there[..., None, :]
-    error = (space.local(t.s, t.s_next) - mean) * there
-    error = error - torch.cat(((share(z) - share(0 * z))[:, None] * pull, nothing), -1)
-    load = torch.cat((SPREAD * pull, nothing), -1)[..., None, :]
-    return error, torch.cat((jac[..., :1, :] + load, jac[..., 1:, :]), -2)
+    x, y = t.s.numpy(), t.s_next.numpy()
+    mean, d = outputs(model, phi, x[..., :N_SEEN], z, t.a.numpy(), slope)
+    there = np.ones_like(mean)
+    there[..., 3:] = (x[..., 10:13] ** 2).sum(-1, keepdims=True) > 0  # as Rows.there
+    error = (y[..., space.n_feature : space.n_feature + N_OUT] - mean) * there
+    error[..., :3] -= (np.clip(SHARE + SPREAD * z[:, None, :1], LEAST, MOST) - SHARE) * y[..., -3:]
+    return error, d, there
 
 
 @dataclass(frozen=True)
@@ -88,8 +94,10 @@ class Variational:
         }
 
     def init(self, theta: Theta, b: int) -> Belief:
-        """The prior."""
-        mean, cov = torch.zeros(b, self.n_z), torch.eye(self.n_z).repeat(b, 1, 1)
+        """The prior, but for coordinates beside the load's that begin nearer to 0: while the load hangs below the vehicle, a weight and a weak
+        rotor look alike, and the weight is the likelier of the two where a load has just come."""
+        mean = torch.zeros(b, self.n_z)
+        cov = torch.diag(torch.tensor([1.0] + [FRESH**2] * (self.n_z - 1))).repeat(b, 1, 1)
         return Belief(mean, cov, torch.zeros(b), torch.zeros(b, dtype=torch.int64), torch.zeros(b, dtype=torch.bool))
 
     @torch.no_grad()
@@ -108,6 +116,7 @@ class Variational:
         mean = torch.where(other[:, None], prior.mean, mean)
         cov = torch.where(other[:, None, None], prior.cov, cov)
         noise = theta.meta["variational.inflation"] * (2 * theta.meta["variational.log_sigma"]).exp()
+        noise = noise * (1 + FAR * far(theta, row.s[:, 0]))
         error, jac, spread = self._innovate(theta, row, mean, cov, noise)
         surprise = (error * torch.linalg.solve(spread, error)).sum(-1)
         alarm = (carry.alarm + surprise.clamp(max=CAP) - error.shape[-1] - ALLOWANCE).clamp_min(0.0)
@@ -130,4 +139,4 @@ class Variational:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """-> e (b, 6), dg/dz (b, n, 6), S (b, 6, 6)."""
         error, jac = (x[:, 0] for x in explain(self.model, theta, row, mean))
-        return error, jac, jac.mT @ cov @ jac + torch.diag(noise)
+        return error, jac, jac.mT @ cov @ jac + torch.diag_embed(noise)

@@ -10,9 +10,11 @@ import pytest
 from controller.baselines.nmpc import Tracker
 from controller.config import UsageError, weights_of
 from controller.fly import Flight, fly
-from controller.flyer import ADAPTERS, Flyer, make_flyer
+from controller.flyer import ADAPTERS, ROWS, Flyer, make_flyer
 from controller.guard import HOLD, OK
 from controller.learn_quadrotor import CABLE, FRACTION, LearnConfig, learn, schedule_text
+from dynamics import checkpoint
+from dynamics.checkpoint import CheckpointError
 from dynamics.train import ResumeError, TrainConfig
 from robots.quadrotor import Quadrotor
 from robots.quadrotor_condition import parse
@@ -113,6 +115,71 @@ def test_the_shipped_weights_are_small_and_whole():
 def test_an_unknown_adapter_is_one_sentence():
     with pytest.raises(UsageError, match="unknown adapter 'nonsense'; valid: frozen, last-layer, grbal, variational"):
         make_flyer("nonsense", Quadrotor(V, payload_seen=True), "vehicle")
+
+
+def test_thrust_that_the_rotors_do_not_give_is_not_taken_for_weight():
+    """A payload of training's range, hooked on while it is to track at speed: a step of 0.8 m, which asks more of the rotors than they have.
+    How much they miss is known from the commands, the load's mass is found all the same, and no change is noticed that never was."""
+    robot = Quadrotor(V, payload_seen=True)
+    controller = make_flyer("variational", robot, "payload")
+    schedule, path = parse("none+payload:0.3:0.8@10", V), make("figure-eight", "fast")
+    s, memory = robot.reset([schedule.at(0)], [1], path.at(np.zeros(1)).p), controller.init(1)
+    given, lost = [], []
+    for i in range(70):
+        robot.conditions = [schedule.at(i)]
+        window = Reference(*(x[None] for x in path.at((i + np.arange(controller.preview + 1)) * V.dt)))
+        command, memory = controller.step(s, window, memory)
+        given.append(s[0, 15] - robot._memory.thrust.sum())
+        lost.append(memory.lost[0])
+        s = robot.step(V.action(command))
+    assert max(given) > 1.5 and np.abs(np.array(lost) - given).max() < 0.1 * max(given)
+    assert memory.diagnostics.restarts[0] == 0 and memory.diagnostics.load_kg[0] == pytest.approx(0.3, abs=0.04)
+
+
+def test_the_whole_plan_knows_at_once_that_a_load_has_come_or_gone():
+    """Left alone, a plan whose nodes have no load learns of one knot by knot, and one whose nodes have a load that is gone fails."""
+    robot = Quadrotor(V, payload_seen=True)
+    controller = make_flyer("variational", robot, "vehicle")
+    schedule, path = parse("payload:0.3:0.8+none@60+payload:0.2:0.5@70", V), make("figure-eight", "fast")
+    s, memory = robot.reset([schedule.at(0)], [2], path.at(np.zeros(1)).p), controller.init(1)
+    events, lengths = [], []
+    for i in range(73):
+        robot.conditions = [schedule.at(i)]
+        window = Reference(*(x[None] for x in path.at((i + np.arange(controller.preview + 1)) * V.dt)))
+        command, memory = controller.step(s, window, memory)
+        s = robot.step(V.action(command))
+        events.append(int(memory.diagnostics.event[0]))
+        lengths.append(np.linalg.norm(memory.planner.nodes[0, :, 16:19], axis=1))
+    assert events == [OK] * 73
+    np.testing.assert_allclose(lengths[60], 0.8, atol=0.01)  # the step before the drop is seen
+    assert (lengths[61] == 0).all()
+    np.testing.assert_allclose(lengths[72], 0.5, atol=0.01)
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_weights_of_another_vehicle_are_refused(adapter):
+    with pytest.raises(
+        CheckpointError,
+        match=r"is for vehicle '1kg', whose mass_kg is 1\.0, and vehicle '80g' has 0\.08; valid: --vehicle 1kg",
+    ):
+        make_flyer(adapter, Quadrotor("80g", payload_seen=True), "vehicle")
+
+
+def test_a_vehicle_of_the_same_name_that_differs_is_refused_and_one_of_another_name_is_not():
+    make_flyer("variational", Quadrotor(replace(V, name="mine"), payload_seen=True), "vehicle")
+    with pytest.raises(CheckpointError, match=r"whose arm_m is .*; valid"):
+        make_flyer("variational", Quadrotor(replace(V, arm_m=2 * V.arm_m), payload_seen=True), "vehicle")
+
+
+@pytest.mark.parametrize("known", [None, {"name": "1kg"}])
+def test_weights_that_do_not_say_their_vehicle_are_refused(known, tmp_path):
+    loaded = checkpoint.load(weights_of("quadrotor", "variational"), "quadrotor", ROWS)
+    path = tmp_path / "x.safetensors"
+    checkpoint.save(path, "quadrotor", loaded.model, loaded.theta, {"vehicle": known})
+    with pytest.raises(
+        CheckpointError, match="does not say for which vehicle it is; valid: one made by `sealegs learn quadrotor`"
+    ):
+        make_flyer("variational", Quadrotor(V, payload_seen=True), "vehicle", path)
 
 
 def test_training_flights_stay_within_what_may_be_trained_on():

@@ -11,6 +11,8 @@ from controller.baselines.pid import PID
 from controller.cli import main
 from controller.evaluate_quadrotor import COLUMNS
 from controller.fly import fly
+from controller.flyer import make_flyer
+from dynamics.checkpoint import CheckpointError
 from robots.quadrotor import Quadrotor
 from robots.quadrotor_condition import parse
 from robots.quadrotor_view import View
@@ -78,7 +80,8 @@ def test_an_episode_is_the_same_whoever_shares_its_table(tmp_path):
         "random",
     )
     both = evaluated(tmp_path / "a", *common, "--seeds", "5", "6")
-    alone = evaluated(tmp_path / "b", *common, "--seeds", "6")
+    alone = evaluated(tmp_path / "b", *common, "--seeds", "6", "--no-timing")
+    assert both[0]["step_ms_p50"] > 0 and alone[0]["step_ms_p50"] is None
     assert both[1]["rmse_m"] == pytest.approx(alone[0]["rmse_m"], rel=1e-6)
     assert both[0]["rmse_m"] != both[1]["rmse_m"]
 
@@ -104,12 +107,27 @@ def test_demo_writes_summary_and_plot(engine, tmp_path):
         ["demo", "quadrotor", "--out", str(tmp_path), "--seed", "3", "--no-video", "--steps", "90", "--seeds", "1", "--engine", engine]
     )  # fmt: skip
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert [c["adapter"] for c in summary["controllers"]] == ["nmpc-l1", "nmpc"] and summary["engine"] == engine
+    assert [c["adapter"] for c in summary["controllers"]] == ["variational", "frozen"] and summary["engine"] == engine
     assert summary["onsets"] == [30, 60] and summary["seeds"] == [3] and summary["video"] is None
     for c in summary["controllers"]:
         free, loaded, _ = (stage["rmse_m"] for stage in c["stages"])
         assert c["crashed"] == 0 and 0 < free < 0.1 and 0 < loaded < 0.3
+    learned, frozen = (c["stages"][1]["rmse_m"] for c in summary["controllers"])
+    assert learned < frozen and summary["controllers"][0]["error_after"] < summary["controllers"][0]["error_before"]
     assert (tmp_path / "demo.png").stat().st_size > 10_000 and not (tmp_path / "demo.mp4").exists()
+
+
+def test_learn_makes_weights_for_the_vehicle_it_is_told(tmp_path):
+    out = tmp_path / "learn"
+    main(
+        ["learn", "quadrotor", "--out", str(out), "--vehicle", "80g", "--flights", "8", "--batches", "1", "--steps", "60", "--windows", "4",
+         "--train.steps", "3", "--meta.steps", "2", "--meta.validate-every", "1"]
+    )  # fmt: skip
+    names = [f"quadrotor{suffix}.safetensors" for suffix in ("", "-last-layer", "-grbal")]
+    assert all((out / name).stat().st_size < 2_000_000 for name in names)
+    make_flyer("variational", Quadrotor("80g", payload_seen=True), "vehicle", out / names[0])
+    with pytest.raises(CheckpointError, match="is for vehicle '80g'"):
+        make_flyer("variational", Quadrotor("1kg", payload_seen=True), "vehicle", out / names[0])
 
 
 def test_the_film_shows_vehicle_cable_and_payload(tmp_path):

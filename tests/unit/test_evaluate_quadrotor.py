@@ -177,6 +177,16 @@ def test_what_cannot_be_evaluated(case, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "argv", [("evaluate", "quadrotor", "--adapters", "variational"), ("demo", "quadrotor")], ids=lambda argv: argv[0]
+)
+def test_weights_of_another_vehicle_are_refused(argv, tmp_path, capsys):
+    more = ("--vehicle", "80g", "--out", tmp_path / "out", "--speeds" if argv[0] == "evaluate" else "--speed", "slow")
+    why = "is for vehicle '1kg', whose mass_kg is 1.0, and vehicle '80g' has 0.08; valid: --vehicle 1kg, or --weights made by"
+    assert why in refused(capsys, *argv, *more)
+    assert not (tmp_path / "out").exists()
+
+
 def test_too_fast_counts_the_payloads_weight(tmp_path, capsys):
     argv = ("evaluate", "quadrotor", "--out", tmp_path / "out", "--trajectories", "circle", "--speeds", "4")
     why = "trajectory 'circle' at 4 m/s"

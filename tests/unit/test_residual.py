@@ -16,6 +16,8 @@ from dynamics.nominal import Nominal
 from dynamics.residual import LEAST, N_OUT, N_SEEN, SHARE, SPREAD, Residual, share
 from dynamics.swing import Swing
 from dynamics.types import Phi, Theta, Transitions, as_phi
+from planners.linearise import from_residual
+from robots.space import Flying
 from robots.vehicle import load
 
 V = load("1kg")
@@ -31,7 +33,7 @@ def make_theta(size: float = 1.0, seed: int = 0, latent: bool = True) -> Theta:
         net["W0"][:, ROWS.n_feature - N_Z : ROWS.n_feature] = 0
         net["K"][:, 16 + ROWS.n_feature - N_Z : 16 + ROWS.n_feature] = 0
     norm = {
-        "x_mean": torch.zeros(ROWS.n_feature), "x_std": torch.full((ROWS.n_feature,), 3.0),
+        "x_mean": torch.zeros(ROWS.n_feature), "x_std": torch.full((ROWS.n_feature,), 6.0),
         "d_mean": torch.zeros(N_OUT), "d_std": torch.full((N_OUT,), 0.2),
     }  # fmt: skip
     theta = Theta(net, norm, {})
@@ -129,6 +131,40 @@ def test_errors_and_their_derivative_agree_with_autograd():
     torch.testing.assert_close(jac[0].mT, -wanted, atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.parametrize("ensemble", [1, 2])
+@pytest.mark.parametrize("own", [False, True], ids=["shared weights", "own weights"])
+def test_what_lacks_to_first_order_agrees_with_autograd(ensemble, own):
+    """With loads and without, with features beyond what is believed, with weights shared by all robots and of each robot's own."""
+    model = Residual(V, MLP(ROWS, 16, 2, ensemble), N_Z)
+    rng = torch.Generator().manual_seed(1)
+    net = model.mlp.init(rng)
+    net["K"] = torch.randn(net["K"].shape, generator=rng)
+    if own:
+        net = {n: w + 0.1 * torch.randn(2, *w.shape, generator=rng) for n, w in net.items()}
+    phi = Phi(net, make_theta().norm)
+    s = np.stack((np.concatenate((states(9), states(3, loaded=False))), states(12, 7)))
+    s[0, 0, 9:12] = 60.0  # m/s, 20 deviations: clipped
+    a, z = np.stack((actions(12), actions(12, 1))), torch.randn(2, N_Z, generator=rng)
+
+    def lacking(s: Tensor, a: Tensor) -> Tensor:
+        m, b, n, _ = s.shape
+        s, a = (x.movedim(1, 0).reshape(b, m * n, -1) for x in (s, a))
+        out = model.lacking(phi, s.float(), a.float(), z[:, None].expand(-1, m * n, -1))
+        return out.view(b, m, n, N_OUT).movedim(1, 0).double()
+
+    wanted = from_residual(lacking, Flying(load=True).retract, 19, N_OUT)(s, a)
+    for got, value in zip(model.expand(phi, s, a, z.numpy()), wanted, strict=True):
+        np.testing.assert_allclose(got, value, atol=1e-4, rtol=1e-3)
+    assert np.abs(wanted.by_state).max() > 0.5 and np.abs(wanted.by_action).max() > 0.1
+
+
+def test_rows_hold_the_features_that_training_differentiates():
+    s, a = states(6), actions(6)
+    before, _, _ = MODEL.rows(s, a, s)
+    features = MODEL.features(torch.as_tensor(s), torch.zeros(6, N_Z))
+    torch.testing.assert_close(before[:, : ROWS.n_feature], features.float())
+
+
 def test_the_belief_is_the_posterior_of_all_transitions_by_brute_force():
     """Where only the load is uncertain, one dimension: a grid over z_0, prior times likelihood."""
     theta = make_theta(latent=False)
@@ -183,6 +219,32 @@ def test_a_load_that_comes_into_sight_is_a_new_one():
     back, restarts = follow(theta, noisy(world(0.1, 3, 3), 3), gone)
     assert restarts[0, -1] == 0
     assert float(share(back.mean)[0]) == pytest.approx(0.1 / 1.1, abs=0.03)
+
+
+def test_beyond_what_training_saw_the_network_fades_and_the_nominal_model_stays():
+    theta = make_theta()
+    s, a = states(6), actions(6)
+    sizes = []
+    for speed in (0.0, 30.0, 100.0, 1000.0):  # of the load, 6 is a deviation and 4 deviations are trusted
+        s[:, 19] = speed
+        e, _, _ = MODEL.expand(as_phi(theta), s[None], a[None], np.zeros((1, N_Z)))
+        sizes.append(np.abs(e).max())
+    assert sizes[0] > 0.05 and sizes[2] < 0.2 * sizes[0] and sizes[3] < 1e-3 * sizes[0]
+
+
+def test_a_model_that_is_wrong_beyond_training_is_no_change_of_load():
+    """The same unexplained acceleration, in flight as trained and in a swing far beyond."""
+    theta = make_theta(0.0)
+    t = noisy(world(0.3, 40), 4)
+    off = torch.zeros_like(t.s_next)
+    off[:, 20:, ROWS.n_feature] = 8 * SIGMA
+    wrong = t._replace(s_next=t.s_next + off)
+    _, restarts = follow(theta, wrong)
+    assert restarts[0, 19] == 0 and restarts[0, -1] > 0
+    wide = wrong.s.clone()
+    wide[:, 20:, 13:16] = 50.0  # the load's velocity, 8 deviations
+    _, restarts = follow(theta, wrong._replace(s=wide))
+    assert restarts[0, -1] == 0
 
 
 @pytest.mark.parametrize("kind", [Frozen, LastLayer, GrBAL, Variational])
