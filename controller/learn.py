@@ -63,7 +63,8 @@ class LearnConfig:
     train: training.TrainConfig = training.TrainConfig(steps=2500)
     value: ValueConfig = ValueConfig()
     risk: RiskConfig = RiskConfig()
-    controller: ControllerConfig = ControllerConfig()
+    controller: ControllerConfig = ControllerConfig(adapter="effectiveness")
+    """its adapter is one whose meta parameters a round can measure: a round trains no other"""
     seed: int = 0
 
 
