@@ -95,7 +95,9 @@ def summarise(robot: Ant, name: str, schedule: Schedule, r: Record, times: tuple
 
 
 def _smooth(x: np.ndarray, n: int = score.STRIDE) -> np.ndarray:
-    return np.convolve(x, np.ones(n) / n, mode="same")
+    """(t,) -> (t,) mean over n samples, of those there are at both ends."""
+    window = np.ones(n)
+    return np.convolve(x, window, mode="same") / np.convolve(np.ones_like(x), window, mode="same")
 
 
 def plot(path: Path, robot: Ant, names: Sequence[str], records: Sequence[Record], schedule: Schedule) -> None:
