@@ -5,7 +5,9 @@
 P: diagonal prior covariance of the columns of K, n_d: noise variance of output d, W = diag(gamma^age): forgetting. P, n and gamma are learned
 by predicting what follows the context. The k x k system is what is solved, never one of the size of psi.
 
-`after` runs another adapter first (motor gains, say); the last layer then explains what that one leaves.
+`after` runs another adapter first (motor gains, say); the last layer then explains what that one leaves, where there is something to explain:
+it moves only where that lowers the leave-one-out error over the context, which the dual form gives in closed form
+(Rasmussen and Williams 2006, eq. 5.12), below `worth` times what the prior's is. Else it would fit noise, and a planner finds what noise promises.
 """
 
 from dataclasses import dataclass
@@ -22,6 +24,8 @@ from dynamics.types import Adapter, Params, Phi, Theta, Transitions, as_phi
 class LastLayer:
     model: MLP
     after: Adapter | None = None
+    worth: float = 0.8
+    """of the prior's mean squared error; asked only where `after` has explained what it can"""
 
     def meta(self, theta: Theta) -> Params:
         """Fresh meta parameters: log of the diagonal of P (n_psi), log noise (d), logit of the forgetting factor."""
@@ -38,10 +42,19 @@ class LastLayer:
         phi = as_phi(theta)
         if self.after is not None:
             phi, carry = self.after.adapt(theta, carry, recent)
-        return self.fit(theta, phi, recent), carry
+        fitted, without = self._solve(theta, phi, recent)
+        if self.after is None:
+            return fitted, carry
+        k = phi.net["K"].expand_as(fitted.net["K"])
+        moved = torch.where(without.view(-1, 1, 1, 1) < self.worth, fitted.net["K"], k)
+        return fitted._replace(net=fitted.net | {"K": moved}), carry
 
     def fit(self, theta: Theta, phi: Phi, recent: Transitions) -> Phi:
         """Differentiable in theta. recent (b, k, .) -> phi with K (b, e, n_psi, d)."""
+        return self._solve(theta, phi, recent)[0]
+
+    def _solve(self, theta: Theta, phi: Phi, recent: Transitions) -> tuple[Phi, Tensor]:
+        """-> phi, and the leave-one-out mean squared error as a share of the prior's (b,), NaN where nothing was seen."""
         meta = theta.meta
         a = recent.a if phi.gain is None else recent.a * phi.gain[:, None]
         psi = self.model.psi(phi.net, self.model.inputs(theta, recent.s, a))  # (b, e, k, n_psi)
@@ -60,4 +73,7 @@ class LastLayer:
         factor = torch.linalg.cholesky_ex(system).L  # NaN makes NaN, for the loop to catch, and raises nothing
         weight: Tensor = torch.cholesky_solve(residual.mT[..., None], factor)[..., 0]  # (b, e, d, k)
         delta = (weight @ spread).mT  # (b, e, n_psi, d)
-        return phi._replace(net=phi.net | {"K": phi.net["K"] + delta})
+        precision = torch.cholesky_inverse(factor.detach()).diagonal(dim1=-2, dim2=-1)  # (b, e, d, k)
+        out = (weight.detach() / precision).square().sum((1, 2, 3))
+        share = out / residual.detach().square().sum((1, 2, 3))
+        return phi._replace(net=phi.net | {"K": phi.net["K"] + delta}), share
