@@ -42,7 +42,7 @@ class LastLayer:
         phi = as_phi(theta)
         if self.after is not None:
             phi, carry = self.after.adapt(theta, carry, recent)
-        fitted, without = self._solve(theta, phi, recent)
+        fitted, without = self.solve(theta, phi, recent)
         if self.after is None:
             return fitted, carry
         k = phi.net["K"].expand_as(fitted.net["K"])
@@ -51,9 +51,9 @@ class LastLayer:
 
     def fit(self, theta: Theta, phi: Phi, recent: Transitions) -> Phi:
         """Differentiable in theta. recent (b, k, .) -> phi with K (b, e, n_psi, d)."""
-        return self._solve(theta, phi, recent)[0]
+        return self.solve(theta, phi, recent)[0]
 
-    def _solve(self, theta: Theta, phi: Phi, recent: Transitions) -> tuple[Phi, Tensor]:
+    def solve(self, theta: Theta, phi: Phi, recent: Transitions) -> tuple[Phi, Tensor]:
         """-> phi, and the leave-one-out mean squared error as a share of the prior's (b,), NaN where nothing was seen."""
         meta = theta.meta
         a = recent.a if phi.gain is None else recent.a * phi.gain[:, None]

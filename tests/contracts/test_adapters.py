@@ -339,6 +339,45 @@ def test_the_last_layer_explains_what_gains_leave(model):
     assert both < 0.9 * min(gains, layer), (both, gains, layer)
 
 
+@each_ensemble
+def test_the_leave_one_out_error_is_that_of_fits_that_left_one_out(model):
+    theta = with_meta(
+        make_theta(model), {"last-layer.log_prior": -3.0, "last-layer.log_noise": -2.0, "logit_gamma": 2.0}
+    )
+    layer, t = LastLayer(model), live(model, broken(theta))
+    phi = as_phi(theta)
+    _, share = layer.solve(theta, phi, t)
+    weight = theta.meta["last-layer.logit_gamma"].sigmoid() ** torch.arange(K - 1, -1, -1)
+    y = model.target(theta, t.s, t.s_next)[:, None]
+
+    def wrong(fitted: Phi) -> Tensor:
+        """(b, k)"""
+        return (model.normalised(fitted, t.s, t.a) - y).square().sum((1, 3)) * weight
+
+    kept = ~torch.eye(K, dtype=torch.bool)
+    left_out = torch.stack(
+        [wrong(layer.fit(theta, phi, t._replace(mask=kept[i].expand(B, -1))))[:, i] for i in range(K)]
+    )
+    torch.testing.assert_close(share, left_out.sum(0) / wrong(phi).sum(1), rtol=1e-3, atol=1e-5)
+
+
+def test_behind_another_adapter_the_last_layer_explains_a_change_and_leaves_noise_alone():
+    model = MODELS[1]  # of an ensemble each member leaves more than noise: what its mean does not
+    theta = with_meta(make_theta(model), {"last-layer.log_prior": -3.0, "last-layer.log_noise": -4.0})
+    rng = torch.Generator().manual_seed(0)
+    change = torch.randn(B, 1, model.n_psi, model.space.n_delta, generator=rng) * 0.05
+    noisy = live(model, as_phi(theta), k=40)
+    moved = model.space.local(noisy.s, noisy.s_next)
+    moved = moved + 0.02 * torch.randn(moved.shape, generator=rng)
+    noisy = noisy._replace(s_next=model.space.retract(noisy.s, moved))
+    changed = live(model, Phi(theta.net | {"K": theta.net["K"] + change}, theta.norm), k=40)
+    both = LastLayer(model, after=Frozen(model))
+    for t, stays in ((noisy, True), (changed, False)):
+        layer = run(both, theta, t, k=32)[0].net["K"]
+        same = (layer == theta.net["K"]).flatten(1).all(1)
+        assert same.all() if stays else not same.any()
+
+
 @each_small
 def test_more_context_never_hurts_the_last_layer(model):
     # Worlds drawn from the prior, and no forgetting: here the posterior mean cannot lose on average.
