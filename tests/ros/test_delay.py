@@ -88,9 +88,11 @@ def test_a_quadrotor_is_planned_from_where_its_model_expects_it():
 
 
 def test_the_model_sees_what_acted_and_the_plan_what_will():
-    """Half the period the old command acts: without its times the model is told the new one."""
-    told = [run(DelaysConfig(steps=70, controller=CONFIG), 50.0, compensated, 1) for compensated in (False, True)]
-    assert told[1]["error_after"] < 0.8 * told[0]["error_after"], told
+    """Half the period the old command acts: without its times the model is told the new one. With the shipped planner: a robot that hardly
+    moves commands the same from step to step."""
+    told = [run(DelaysConfig(steps=60), 50.0, compensated, 1) for compensated in (False, True)]
+    assert told[1]["error_after"] < 0.7 * told[0]["error_after"], told
+    assert told[1]["score"] > 1.5 * told[0]["score"], told
 
 
 def test_a_quadrotor_flies_better_where_its_delay_is_predicted():

@@ -9,7 +9,7 @@ import pytest
 
 from controller.config import ControllerConfig, PlannerConfig, UsageError
 from controller.controller import Diagnostics
-from controller.guard import HOLD, OK, RELAX
+from controller.guard import HOLD, OK, RELAX, THETA
 from controller.ros import convert
 from controller.ros.brains import JOINTS, MOTORS, AntBrain, ant
 from controller.ros.controller_config import ControlConfig, check
@@ -200,7 +200,8 @@ def test_every_event_gives_one_bounded_command(brain):
 
 def test_a_miss_holds_the_plan_then_relaxes_and_a_plan_ends_it(brain):
     sent, rows, _ = drive(brain, "sss" + "m" * 20 + "s")
-    assert [r.event for r in rows[3:]] == [HOLD] * 3 + [RELAX] * 17 + [OK]
+    assert [r.event for r in rows[3:-1]] == [HOLD] * 3 + [RELAX] * 17
+    assert rows[-1].event in (OK, THETA)  # a plan, through phi or, where it predicts worse than theta, through theta
     size = [np.abs(a).max() for a in sent]
     relaxing = size[5:23]  # from the last action held on
     assert all(b <= a for a, b in itertools.pairwise(relaxing)) and relaxing[-1] < 0.01
