@@ -17,6 +17,7 @@ from controller.guard import OK, THETA, Guard, GuardMemory
 from dynamics.mlp import MLP
 from dynamics.types import Adapter, Phi, Theta, Transitions, as_phi
 from planners.planner import Cost, Planner, Terminal
+from planners.shooting import Search, Shooting
 
 HUGE = 1e6  # a state with a number beyond this is a fault of the sensors: its squares would overflow further on
 
@@ -36,6 +37,14 @@ class Diagnostics(NamedTuple):
     total_ms: float
 
 
+class Ready(NamedTuple):
+    """What `prepare` made."""
+
+    search: Search
+    known: Tensor  # (b,) bool: where the state was expected
+    rng: tuple[Tensor, ...]  # a generator state for each robot
+
+
 class Memory(NamedTuple):
     recent: Transitions  # (b, k, .)
     carry: Any  # the adapter's
@@ -44,6 +53,8 @@ class Memory(NamedTuple):
     guard: GuardMemory
     last_s: Tensor  # (b, s), NaN where the robot has just started or its state was unusable
     rng: tuple[Tensor, ...]  # a generator state for each robot
+    expected: Tensor  # (b, s) where the next plan begins, NaN where that is not known; only with a planner that works ahead
+    ready: Ready | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +88,7 @@ class Controller:
         rng = tuple(torch.Generator().manual_seed(seed).get_state() for seed in seeds)
         return Memory(
             nothing, self.adapter.init(self.theta, b), as_phi(self.theta), warm, self.guard.init(b, horizon),
-            torch.full((b, space.n_state), torch.nan), rng,
+            torch.full((b, space.n_state), torch.nan), rng, torch.full((b, space.n_state), torch.nan),
         )  # fmt: skip
 
     def restart(self, memory: Memory, which: np.ndarray) -> Memory:
@@ -91,8 +102,28 @@ class Controller:
         return Memory(
             _tree(pick, memory.recent, fresh.recent), _tree(pick, memory.carry, fresh.carry), phi,
             _tree(pick, memory.warm, fresh.warm), _tree(pick, memory.guard, fresh.guard),
-            pick(memory.last_s, fresh.last_s), memory.rng,
+            pick(memory.last_s, fresh.last_s), memory.rng, pick(memory.expected, fresh.expected),
         )  # fmt: skip
+
+    @torch.no_grad()
+    def prepare(self, memory: Memory) -> Memory:
+        """What of the next step needs no new state: the planner's first iterations, from where phi expects the robots by then. `step` does it
+        where it was not done, and returns the same either way: to be called when the command is out."""
+        if (early := self._early) is None or memory.ready is not None:
+            return memory
+        return memory._replace(ready=self._prepare(early, memory, memory.phi, memory.expected))
+
+    @property
+    def _early(self) -> Shooting | None:
+        """The planner, where it works ahead."""
+        return self.planner if isinstance(self.planner, Shooting) and self.planner.ahead else None
+
+    def _prepare(self, planner: Shooting, memory: Memory, phi: Phi, s: Tensor) -> Ready:
+        """s (b, s): where the plan is expected to begin."""
+        rngs, known = _generators(memory.rng), s.isfinite().all(-1)
+        predict = self.model.stepper(phi, self.dtype)
+        search = planner.prepare(memory.warm, predict, torch.nan_to_num(s), self.cost, rngs, self.terminal)
+        return Ready(search, known, tuple(rng.get_state() for rng in rngs))
 
     @torch.no_grad()
     def step(
@@ -128,13 +159,14 @@ class Controller:
             carry = _tree(_picker(sound), carry, self.adapter.init(self.theta, b))
         adapted = time.perf_counter()
 
-        rngs = [torch.Generator() for _ in range(b)]
-        for rng, kept in zip(rngs, memory.rng, strict=True):
-            rng.set_state(kept)
         predict = self.model.stepper(phi, self.dtype)
-        plan, warm = self.planner.plan(
-            memory.warm, predict, self._ahead(predict, s, pending), self.cost, rngs, self.terminal
-        )
+        begin, early = self._ahead(predict, s, pending), self._early
+        if early is None:
+            rngs = _generators(memory.rng)
+            plan, warm = self.planner.plan(memory.warm, predict, begin, self.cost, rngs, self.terminal)
+        else:
+            search, rngs = self._searched(early, memory, phi, begin)
+            plan, warm = early.plan(memory.warm, predict, begin, self.cost, rngs, self.terminal, search)
         planned = time.perf_counter()
         if late is None:
             late = self.deadline_ms is not None and 1e3 * (planned - start) > self.deadline_ms
@@ -142,12 +174,28 @@ class Controller:
         event = torch.where((event == OK) & ~better, THETA, event)
 
         last_s = torch.where(usable[:, None], s, torch.nan)
-        memory = Memory(recent, carry, phi, warm, guarded, last_s, tuple(rng.get_state() for rng in rngs))
+        expected = torch.full_like(last_s, torch.nan)
+        if early is not None:
+            after = predict(begin[:, None], action[:, None])[:, 0]
+            expected = torch.where(usable[:, None], after, torch.nan)
+        memory = Memory(recent, carry, phi, warm, guarded, last_s, tuple(rng.get_state() for rng in rngs), expected)
         diagnostics = Diagnostics(
             before.numpy(), after.numpy(), plan.cost.numpy(), event.numpy(),
             1e3 * (adapted - start), 1e3 * (planned - adapted), 1e3 * (time.perf_counter() - start),
         )  # fmt: skip
         return action.numpy().copy(), memory, diagnostics  # the caller's own: memory keeps what was sent
+
+    def _searched(
+        self, planner: Shooting, memory: Memory, phi: Phi, begin: Tensor
+    ) -> tuple[Search, list[torch.Generator]]:
+        """-> what is prepared of the search that begins at (b, s), and the generators to go on with. A robot that was not expected anywhere is
+        prepared from where it is."""
+        ready = memory.ready or self._prepare(planner, memory, memory.phi, memory.expected)
+        if not ready.known.all():
+            pick, now = _picker(ready.known), self._prepare(planner, memory, phi, begin)
+            rng = tuple(a if known else b for known, a, b in zip(ready.known, ready.rng, now.rng, strict=True))
+            ready = Ready(_tree(pick, ready.search, now.search), ready.known, rng)
+        return ready.search, _generators(ready.rng)
 
     def _remember(self, memory: Memory, s: Tensor, fresh: Tensor) -> Transitions:
         """Append (last_s, last action, s) where it is a transition; elsewhere the window stays, so nothing is counted twice."""
@@ -200,6 +248,13 @@ class Controller:
         error = self._mse(phi, recent)
         better = error <= self._mse(as_phi(self.theta), recent)  # False where phi is NaN
         return (phi if better.all() else _pick_phi(better, phi, self.theta)), better, error.isfinite()
+
+
+def _generators(states: Sequence[Tensor]) -> list[torch.Generator]:
+    rngs = [torch.Generator() for _ in states]
+    for rng, state in zip(rngs, states, strict=True):
+        rng.set_state(state)
+    return rngs
 
 
 def _picker(keep: Tensor) -> Callable[[Tensor, Tensor], Tensor]:

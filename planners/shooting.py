@@ -3,7 +3,9 @@
     mean <- shift(last plan)
     repeat:  a_j = clip(mean + std * noise_j),  J_j = cost of a_j,  (mean, std) <- refit(a, J)
 
-An algorithm is its `refit`, and three switches: whether it iterates, keeps elites, and shrinks the deviation.
+An algorithm is its `refit`, and three switches: whether it iterates, keeps elites, and shrinks the deviation. The first `ahead` iterations can be
+made before the state is measured, from where it is expected (`prepare`), as real-time iteration prepares its linearisation (Diehl, Bock, Schloeder
+2005): the same work, most of it before the state comes.
 Noise is first-order coloured over the horizon, n_t = beta n_{t-1} + sqrt(1 - beta^2) e_t (cf. Pinneri et al. 2020, sec. 3.1, which
 uses power-law noise): neighbouring actions agree, so candidates move the robot instead of shaking it.
 """
@@ -28,9 +30,17 @@ class Memory(NamedTuple):
     elites: Tensor  # (b, m, h, a); m = 0 for planners that keep none
 
 
+class Search(NamedTuple):
+    """A search that has begun."""
+
+    mean: Tensor  # (b, h, a)
+    std: Tensor  # (b, h, a)
+    elites: Tensor  # (b, m, h, a)
+
+
 @dataclass(frozen=True)
 class Shooting(ABC):
-    """Settings of every sampling planner. Actions are bounded by [low, high]."""
+    """Settings of every sampling planner. Actions are bounded by [low, high]. ahead: how many of the iterations `prepare` makes; fewer than all."""
 
     n_action: int = 8
     horizon: int = 12
@@ -41,6 +51,7 @@ class Shooting(ABC):
     beta: float = 0.7
     low: float = -1.0
     high: float = 1.0
+    ahead: int = 0
 
     @property
     def keep(self) -> int:
@@ -69,6 +80,19 @@ class Shooting(ABC):
         return coloured.unflatten(-1, (self.n_action, n)).permute(0, 3, 1, 2)
 
     @torch.no_grad()
+    def prepare(
+        self,
+        memory: Memory,
+        predict: Predict,
+        s: Tensor,
+        cost: Cost,
+        rngs: Sequence[torch.Generator],
+        terminal: Terminal | None = None,
+    ) -> Search:
+        """The first `ahead` iterations of the next plan, from the states s (b, s) where the robots are expected to be by then."""
+        return self._search(self._begin(memory), self.ahead, predict, s, cost, rngs, terminal)[0]
+
+    @torch.no_grad()
     def plan(
         self,
         memory: Memory,
@@ -77,12 +101,33 @@ class Shooting(ABC):
         cost: Cost,
         rngs: Sequence[torch.Generator],
         terminal: Terminal | None = None,
+        search: Search | None = None,
     ) -> tuple[Plan, Memory]:
+        """search: what `prepare` found, in the place of memory."""
+        n = self.iterations if search is None else self.iterations - self.ahead
+        search, best, cost_of_best = self._search(search or self._begin(memory), n, predict, s, cost, rngs, terminal)
+        plan = Plan(self.choose(search.mean, best), cost_of_best, cost_of_best.isfinite())
+        return plan, Memory(search.mean, search.elites)
+
+    def _begin(self, memory: Memory) -> Search:
+        mean = _shift(memory.mean)
+        return Search(mean, torch.full_like(mean, self.std), _shift(memory.elites))
+
+    def _search(
+        self,
+        search: Search,
+        iterations: int,
+        predict: Predict,
+        s: Tensor,
+        cost: Cost,
+        rngs: Sequence[torch.Generator],
+        terminal: Terminal | None,
+    ) -> tuple[Search, Tensor, Tensor]:
+        """-> the search, its best candidate (b, h, a) and what that costs (b,)."""
+        mean, std, elites = search
         b = s.shape[0]
-        mean, elites = _shift(memory.mean), _shift(memory.elites)
-        std = torch.full_like(mean, self.std)
         best, best_cost = mean, torch.full((b,), torch.inf)
-        for _ in range(self.iterations):
+        for _ in range(iterations):
             actions = (mean[:, None] + std[:, None] * self.noise(self.samples, rngs)).clamp_(self.low, self.high)
             actions[:, 0], actions[:, 1 : 1 + elites.shape[1]] = mean, elites
             costs = evaluate(predict, cost, s, actions, terminal)
@@ -97,8 +142,7 @@ class Shooting(ABC):
             std = torch.where(alive, std_new, std).clamp_min(self.std_floor)
             if self.keep:
                 elites = _take(actions, costs.topk(self.keep, dim=1, largest=False).indices)
-        plan = Plan(self.choose(mean, best), best_cost, best_cost.isfinite())
-        return plan, Memory(mean, elites)
+        return Search(mean, std, elites), best, best_cost
 
 
 @lru_cache

@@ -85,6 +85,9 @@ class AntBrain:
         action, memory, diagnostics = self.controller.step(memory, state[None], late=False, pending=pending)
         return action[0], memory, diagnostics
 
+    def prepare(self, memory: Memory) -> Memory:
+        return self.controller.prepare(memory)
+
     def miss(self, memory: Memory, relax: bool) -> tuple[np.ndarray, Memory, int]:
         guard = memory.guard
         if relax:
@@ -97,7 +100,8 @@ class AntBrain:
         return self.interrupt(planned._replace(guard=guard))
 
     def interrupt(self, memory: Memory) -> Memory:
-        return memory._replace(last_s=torch.full_like(memory.last_s, torch.nan))
+        nowhere = torch.full_like(memory.last_s, torch.nan)
+        return memory._replace(last_s=nowhere, expected=nowhere, ready=None)
 
     def lines(self, memory: Memory) -> dict[str, np.ndarray]:
         """The torso under the plan, and the way it is to run: along x, as fast as it can."""

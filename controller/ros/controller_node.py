@@ -36,7 +36,7 @@ from controller.ros.brains import BRAINS, adapter_of, checkpoint_of
 from controller.ros.controller_config import ControlConfig, check
 from controller.ros.intake import Ignored, Intake
 from controller.ros.loop import BAD_STATE, CAUSES, LATE, MISS, OPERATOR, PLANNING, RESET, STATE, STEP, Loop, Row
-from controller.ros.node import LATCHED, NEWEST, OFFERED, STEADY, Every, Parameters, Worker, now_ns, run_node, steady_ns
+from controller.ros.node import LATCHED, NEWEST, OFFERED, STEADY, Parameters, Watchdog, Worker, now_ns, run_node, steady_ns
 from controller.ros.params import flatten
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
@@ -65,7 +65,7 @@ class ControllerNode(LifecycleNode):
             self.create_service(Trigger, f"~/{name}", getattr(self, f"_{name}"))
         self.create_timer(1.0, self._report, clock=STEADY)
         self._worker: Worker | None = None
-        self._watchdog: Every | None = None
+        self._watchdog: Watchdog | None = None
         if self.settings.config.autostart:
             self.trigger_configure()
             if self._loop is None:
@@ -87,6 +87,7 @@ class ControllerNode(LifecycleNode):
         assert self._loop is not None
         brain = self._loop.brain
         self._period = round(brain.dt * 1e9)
+        self._simulated = bool(self.get_parameter("use_sim_time").value)
         self._intake = Intake(
             tuple(brain.inputs),
             self._period,
@@ -105,7 +106,7 @@ class ControllerNode(LifecycleNode):
             for topic, kind in brain.inputs.items()
         ]
         self._worker = Worker(self._plan)
-        self._watchdog = Every(brain.dt / 10, self._check)
+        self._watchdog = Watchdog(self._check)
         self.get_logger().info(f"configured: {config.robot}, {adapter_of(config)}, period {1e3 * brain.dt:g} ms")
         return TransitionCallbackReturn.SUCCESS
 
@@ -227,7 +228,22 @@ class ControllerNode(LifecycleNode):
                 self._send(action)
             if row is not None:
                 self._tell(row)
-        self._draw(loop)  # when the command is out
+        self._prepare(loop)  # when the command is out
+        self._draw(loop)
+
+    def _prepare(self, loop: Loop) -> None:
+        """In the worker's thread: what the next plan can begin with before its state comes. In lockstep nobody waits for a command meanwhile."""
+        if self.settings.config.lockstep:
+            return
+        memory, started = loop.memory, time.perf_counter()
+        try:
+            ready = loop.brain.prepare(memory)
+        except Exception as e:
+            self._counts["failed"] += 1
+            self.get_logger().error(f"preparing failed: {e!r}")
+            return
+        with self._lock:
+            loop.take(memory, ready, 1e3 * (time.perf_counter() - started))
 
     def _draw(self, loop: Loop) -> None:
         """In the worker's thread."""
@@ -257,17 +273,22 @@ class ControllerNode(LifecycleNode):
             return None
         return lead
 
-    def _check(self) -> None:
-        """The watchdog: within one and a half periods of a planned command, and one of any other, the next one goes out."""
+    def _check(self) -> float:
+        """The watchdog: within one and a half periods of a planned command, and one of any other, the next one goes out. -> when to look again [s]"""
         with self._lock:
+            often = self._period / 1e10
             if not self._active or self._sent is None or self.settings.config.lockstep:
-                return
+                return often
             at, planned = self._sent
             silent = steady_ns(self) - at
             if silent < 0:  # /clock was set back
                 self._sent = (steady_ns(self), planned)
-            elif silent > (1.5 if planned else 1.0) * self._period:
+            left = (1.5 if planned else 1.0) * self._period - silent
+            if left < 0:
                 self._miss(OPERATOR if self._held else PLANNING if self._planning else STATE)
+                return often
+            # Whoever waits for a lock takes it from who plans: not more often than there is something to see. /clock tells of no time to wait.
+            return often if self._simulated else max(left / 1e9, often / 10)
 
     def _miss(self, cause: int, stamp: int | None = None) -> None:
         with self._lock:

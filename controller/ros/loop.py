@@ -2,6 +2,7 @@
 
     begin(state) .. finish   a state came and its plan was made: the command is the plan's first action
     miss                     nothing usable came in time, or planning is not ready: the guard holds the last plan, then relaxes
+    prepare                  until the next state comes: what needs no new state; the next step is the same without, but takes longer
     finish after a miss      late: the plan is not sent, but it is what the guard holds from now on, as old as it is
 
 Every command is one row; rows in their order say everything that `replay` needs beside the states.
@@ -50,6 +51,10 @@ class Brain(Protocol):
         """stamp: of the state [ns]. timing: which commands acted and will act before this one; None: this one acts at once."""
         ...
 
+    def prepare(self, memory: Any) -> Any:
+        """A memory from which the next step is the same, and quicker."""
+        ...
+
     def miss(self, memory: Any, relax: bool) -> tuple[np.ndarray, Any, int]:
         """A command without a new plan, memory, the guard's event. relax: do not follow the last plan even now."""
         ...
@@ -84,6 +89,7 @@ class Job(NamedTuple):
     broken: bool
     lead: int | None  # [ns] from the stamp until the command is expected to act; None: not taken into account
     timing: Timing | None
+    prepare_ms: float  # NaN where nothing is prepared
 
 
 class Row(NamedTuple):
@@ -109,6 +115,7 @@ class Row(NamedTuple):
     way_ms: float  # state stamped -> last part received, on two clocks where there are two hosts
     acts_us: float = float("nan")  # STEP, MISS: from the stamp until the command acts
     lead_us: float = float("nan")  # STEP, LATE: what was expected of it, where the state was predicted over it
+    prepare_ms: float = float("nan")  # STEP, LATE: before the state came, on what its plan began with
 
     @property
     def stamp(self) -> int:
@@ -133,6 +140,7 @@ class Loop:
         self.stamp = 0
         self._last: int | None = None  # stamp of the last state planned from
         self._acting = Acting(round(self.brain.dt * 1e9))
+        self._prepare_ms = NAN
 
     @property
     def label(self) -> Label:
@@ -159,7 +167,8 @@ class Loop:
             acted = () if broken or self._last is None else self._acting.windows(self._last, stamp, seq)
             timing = Timing(tuple(acted), tuple(self._acting.windows(stamp, stamp + lead, seq)))
         memory = self.brain.interrupt(self.memory) if broken else self.memory
-        return Job(memory, state, stamp, received, seq, self.epoch, broken, lead, timing)
+        took = self._prepare_ms if memory is self.memory else NAN
+        return Job(memory, state, stamp, received, seq, self.epoch, broken, lead, timing, took)
 
     def plan(self, job: Job) -> tuple[np.ndarray, Any, Diagnostics]:
         """The step itself, which takes its time; it reads nothing that changes meanwhile."""
@@ -174,7 +183,7 @@ class Loop:
             return None, None
         if self._last is not None and job.stamp < self._last:  # the clock was set back
             self._acting.clear()
-        self._last = job.stamp
+        self._last, self._prepare_ms = job.stamp, NAN
         misses = self.seq - job.seq
         acts = NAN
         if misses:
@@ -187,13 +196,19 @@ class Loop:
             LATE if misses else STEP, begun=job.seq, broken=job.broken, event=d.event[0], error_before=d.error_before[0],
             error_after=d.error_after[0], plan_cost=d.plan_cost[0], adapt_ms=d.adapt_ms, plan_ms=d.plan_ms, total_ms=d.total_ms,
             latency_ms=(now - job.received) / 1e6, way_ms=(job.received - job.stamp) / 1e6, stamp=job.stamp,
-            acts_us=acts, lead_us=NAN if job.lead is None else job.lead // 1000,
+            acts_us=acts, lead_us=NAN if job.lead is None else job.lead // 1000, prepare_ms=job.prepare_ms,
         )  # fmt: skip
         return (None if misses else action), row
+
+    def take(self, memory: Any, ready: Any, took_ms: float) -> None:
+        """What brain.prepare made of `memory`, unless that is no longer the one in force."""
+        if memory is self.memory and ready is not memory:
+            self.memory, self._prepare_ms = ready, took_ms
 
     def miss(self, cause: int, stamp: int | None = None, now: int | None = None) -> tuple[np.ndarray, Row]:
         """stamp: of the unusable state that this answers, in lockstep. now [ns], on the clock of the stamps."""
         action, self.memory, event = self.brain.miss(self.memory, cause == OPERATOR)
+        self._prepare_ms = NAN
         self.seq += 1
         self.stamp = self.stamp if stamp is None else stamp
         acts = NAN if now is None else self._acts(now, action)
@@ -213,7 +228,7 @@ class Loop:
         """Forget what was adapted; the command goes on from where it is."""
         self.memory = self.brain.late(self.memory, self.brain.init(self.seed), 0)
         self.epoch += 1
-        self._last = None
+        self._last, self._prepare_ms = None, NAN
         return self._row(RESET)
 
     def _row(self, kind: int, stamp: int | None = None, **known: float) -> Row:

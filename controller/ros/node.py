@@ -99,11 +99,11 @@ def run_node(
         rclpy.try_shutdown()  # pyright: ignore[reportPrivateImportUsage]
 
 
-class Every:
-    """A thread that does the same thing every so many seconds."""
+class Watchdog:
+    """A thread that looks again and again, as soon as the last look said [s]."""
 
-    def __init__(self, seconds: float, work: Callable[[], None]):
-        self._seconds, self._work = seconds, work
+    def __init__(self, look: Callable[[], float]):
+        self._look = look
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -113,8 +113,8 @@ class Every:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._stop.wait(self._seconds):
-            self._work()
+        while not self._stop.wait(self._look()):
+            pass
 
 
 class Worker:

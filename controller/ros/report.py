@@ -83,6 +83,7 @@ def _timing(rows: list[Row], commands: list[tuple[int, convert.Label]], dt: floa
         "stamp_to_command_ms": _spread(np.array([] if lockstep else [r.latency_ms + r.way_ms for r in planned])),
         "adapt_ms": _spread(np.array([r.adapt_ms for r in planned])),
         "plan_ms": _spread(np.array([r.plan_ms for r in planned])),
+        "prepare_ms": _spread(np.array([r.prepare_ms for r in planned if np.isfinite(r.prepare_ms)])),
         "deadline_misses": int((latency > 1e3 * dt).sum()),
         "late_plans": sum(r.kind == LATE for r in rows),
     }
@@ -185,6 +186,7 @@ def _markdown(r: dict[str, Any]) -> str:
     names = {
         "interval_ms": "between commands [ms]", "state_to_command_ms": "state received to command sent [ms]",
         "stamp_to_command_ms": "state stamped to command sent [ms]", "adapt_ms": "adapting [ms]", "plan_ms": "planning [ms]",
+        "prepare_ms": "preparing, before the state [ms]",
     }  # fmt: skip
     for key, name in names.items():
         lines.append(f"| {name} | " + " | ".join(number(r[key][q]) for q in ("p50", "p99", "max")) + " |")
