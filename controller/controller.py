@@ -109,7 +109,8 @@ class Controller:
     def prepare(self, memory: Memory) -> Memory:
         """What of the next step needs no new state: the planner's first iterations, from where phi expects the robots by then. `step` does it
         where it was not done, and returns the same either way: to be called when the command is out."""
-        if (early := self._early) is None or memory.ready is not None:
+        known = memory.expected.isfinite().all(-1)
+        if (early := self._early) is None or memory.ready is not None or not known.any():
             return memory
         return memory._replace(ready=self._prepare(early, memory, memory.phi, memory.expected))
 
@@ -190,8 +191,10 @@ class Controller:
     ) -> tuple[Search, list[torch.Generator]]:
         """-> what is prepared of the search that begins at (b, s), and the generators to go on with. A robot that was not expected anywhere is
         prepared from where it is."""
-        ready = memory.ready or self._prepare(planner, memory, memory.phi, memory.expected)
-        if not ready.known.all():
+        ready = self.prepare(memory).ready
+        if ready is None:
+            ready = self._prepare(planner, memory, phi, begin)
+        elif not ready.known.all():
             pick, now = _picker(ready.known), self._prepare(planner, memory, phi, begin)
             rng = tuple(a if known else b for known, a, b in zip(ready.known, ready.rng, now.rng, strict=True))
             ready = Ready(_tree(pick, ready.search, now.search), ready.known, rng)

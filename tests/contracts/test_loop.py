@@ -106,6 +106,50 @@ def drive(controller: Controller, steps: int = STEPS, memory: Memory | None = No
     return run
 
 
+EARLY = ICEM(n_action=2, horizon=7, samples=24, elites=6, iterations=3, ahead=2)
+
+
+@each_adapter
+def test_a_step_is_the_same_whether_or_not_it_was_prepared(name):
+    controller = make(name, planner=EARLY)
+    plain = prepared = controller.init(SEEDS)
+    s = START
+    for t in range(STEPS):
+        if t == 7:  # a new episode: expected nowhere
+            which = np.array([True, False, False])
+            plain, prepared = controller.restart(plain, which), controller.restart(prepared, which)
+            s = np.where(which[:, None], START, s)
+        seen = s.copy()
+        if t == 5:
+            seen[1] = np.nan
+        ready = controller.prepare(prepared)
+        assert (ready.ready is None) == (t == 0) and controller.prepare(ready) is ready
+        a, plain, _ = controller.step(plain, seen)
+        b, prepared, _ = controller.step(ready, seen)
+        assert np.array_equal(a, b) and same(plain, prepared)
+        s = move(s, a)
+    assert prepared.ready is None
+
+
+def test_what_is_prepared_shows_in_the_plan_and_depends_on_no_mate():
+    controller = make("frozen", planner=EARLY)
+    together, alone = controller.init(SEEDS), [controller.init([seed]) for seed in SEEDS]
+    s = START
+    for t in range(8):
+        seen = s.copy()
+        seen[2] = np.nan if t == 4 else seen[2]
+        a, together, _ = controller.step(together, seen)
+        for i in SEEDS:
+            one, alone[i], _ = controller.step(alone[i], seen[i : i + 1])
+            np.testing.assert_allclose(one[0], a[i], atol=1e-5)
+        s = move(s, a)
+    # Expected elsewhere than it is: the same step begins with another search.
+    elsewhere = together._replace(expected=together.expected + 1.0)
+    assert not np.array_equal(controller.step(together, s)[0], controller.step(elsewhere, s)[0])
+    # The model is exact and nothing is damaged in the first robot: it is expected where it comes.
+    np.testing.assert_allclose(together.expected[0].numpy(), s[0], atol=1e-4)
+
+
 def leaves(x: object) -> list[Tensor]:
     if x is None or isinstance(x, Tensor):
         return [] if x is None else [x]

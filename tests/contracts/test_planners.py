@@ -137,6 +137,22 @@ def test_a_robots_plan_does_not_depend_on_its_batch_mates(planner):
             torch.testing.assert_close(one.cost[0], made.cost[i], atol=1e-5, rtol=1e-5)
 
 
+@each_planner
+def test_work_ahead_from_where_the_robot_will_be_changes_nothing(planner):
+    early = replace(planner, iterations=4, ahead=3)
+    _, memory = plan(early)
+    s, rngs, both = START + 0.3, generators(seed=1), generators(seed=1)
+    whole, after = early.plan(memory, predict, s, cost, rngs)
+    search = early.prepare(memory, predict, s, cost, both)
+    made, then = early.plan(memory, predict, s, cost, both, search=search)
+    assert torch.equal(made.actions, whole.actions) and torch.equal(then.mean, after.mean)
+    assert torch.equal(then.elites, after.elites)
+    # From a little beside it the plan still differs from the last one, and is no worse by much.
+    search = early.prepare(memory, predict, s + 0.05, cost, generators(seed=1))
+    beside, _ = early.plan(memory, predict, s, cost, generators(seed=2), search=search)
+    assert (total(s, beside.actions) < 1.1 * total(s, whole.actions) + 0.05).all()
+
+
 TOLERANCE = {RandomShooting: 0.05, CEM: 0.02, ICEM: 0.02, MPPI: 0.02}  # relative, over the least cost
 
 

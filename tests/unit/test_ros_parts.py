@@ -154,6 +154,7 @@ def test_parameters_are_the_dataclass():
     ("name", "value"),
     [
         ("controller.planner.kind", "dice"), ("controller.planner.samples", 0), ("controller.planner.std", math.nan), ("seed", -1),
+        ("controller.planner.ahead", 5),
         ("controller.planner.beta", 1.0), ("controller.k", 0), ("robot", "whale"), ("controller.planner.horizon", 1.5), ("no.such", 1),
     ],
 )  # fmt: skip
@@ -163,7 +164,7 @@ def test_nonsense_is_refused_with_its_value(name, value):
     assert str(value) in str(refused.value) or name in str(refused.value)
 
 
-def drive(brain: AntBrain, events: str) -> tuple[list[np.ndarray], list, Loop]:
+def drive(brain: AntBrain, events: str, prepare: bool = False) -> tuple[list[np.ndarray], list, Loop]:
     """s: a state and its plan in time; m: a miss; l: a state whose plan comes after one miss; o: held by the operator."""
     robot = Ant(threads=1)
     s = robot.reset([HEALTHY], [0])
@@ -184,8 +185,27 @@ def drive(brain: AntBrain, events: str) -> tuple[list[np.ndarray], list, Loop]:
             action, row = loop.miss(OPERATOR if event == "o" else STATE)
             sent.append(action)
             rows.append(row)
+        if prepare and event != "o":
+            memory = loop.memory
+            loop.take(memory, brain.prepare(memory), 1.0)
         s = robot.step(sent[-1][None])
     return sent, rows, loop
+
+
+def test_preparing_changes_no_command_and_is_thrown_away_after_a_miss():
+    planner = PlannerConfig(samples=16, horizon=4, iterations=3, ahead=2)
+    brain = ant(ControlConfig(controller=ControllerConfig(planner=planner)), None)
+    events = "ssssmsslsssos"
+    sent, rows, loop = drive(brain, events)
+    early, told, other = drive(brain, events, prepare=True)
+    assert all(np.array_equal(a, b) for a, b in zip(sent, early, strict=True))
+    assert not any(np.isfinite(r.prepare_ms) for r in rows)
+    # The first plan, and what follows a miss or a late plan, begin with nothing that was prepared before the state came.
+    expected = [k > 0 and events[k - 1] == "s" for k in range(len(events)) if events[k] in "sl"]
+    assert [np.isfinite(r.prepare_ms) for r in told if r.kind in (STEP, LATE)] == expected
+    memory = other.memory
+    other.take(loop.memory, loop.memory, 1.0)  # made of another memory
+    assert other.memory is memory
 
 
 def test_every_event_gives_one_bounded_command(brain):
