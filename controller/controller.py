@@ -53,7 +53,9 @@ class Memory(NamedTuple):
     guard: GuardMemory
     last_s: Tensor  # (b, s), NaN where the robot has just started or its state was unusable
     rng: tuple[Tensor, ...]  # a generator state for each robot
-    expected: Tensor  # (b, s) where the next plan begins, NaN where that is not known; only with a planner that works ahead
+    expected: (
+        Tensor  # (b, s) where the next plan begins, NaN where that is not known; only with a planner that works ahead
+    )
     ready: Ready | None = None
 
 

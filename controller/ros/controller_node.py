@@ -36,7 +36,18 @@ from controller.ros.brains import BRAINS, adapter_of, checkpoint_of
 from controller.ros.controller_config import ControlConfig, check
 from controller.ros.intake import Ignored, Intake
 from controller.ros.loop import BAD_STATE, CAUSES, LATE, MISS, OPERATOR, PLANNING, RESET, STATE, STEP, Loop, Row
-from controller.ros.node import LATCHED, NEWEST, OFFERED, STEADY, Parameters, Watchdog, Worker, now_ns, run_node, steady_ns
+from controller.ros.node import (
+    LATCHED,
+    NEWEST,
+    OFFERED,
+    STEADY,
+    Parameters,
+    Watchdog,
+    Worker,
+    now_ns,
+    run_node,
+    steady_ns,
+)
 from controller.ros.params import flatten
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
