@@ -9,7 +9,8 @@ import rclpy
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
-from rclpy.executors import SingleThreadedExecutor
+from rclpy.executors import Executor
+from rclpy.experimental import EventsExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
@@ -73,16 +74,14 @@ def steady_ns(node: Node) -> int:
     return now_ns(node) if node.get_parameter("use_sim_time").value else time.monotonic_ns()
 
 
-def run_node(
-    argv: list[str], make: Callable[[], Any], loop: Callable[[Any, SingleThreadedExecutor], int] | None = None
-) -> int:
+def run_node(argv: list[str], make: Callable[[], Any], loop: Callable[[Any, Executor], int] | None = None) -> int:
     """Start ROS, make the node, spin until STOP (or loop until it returns), end in order. -> exit code: 2 where the node could not be made
     for a reason that is the user's."""
     rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
     node = None
     try:
         node = make()
-        executor = SingleThreadedExecutor()
+        executor = EventsExecutor()  # a third of the processor time of the others
         executor.add_node(node)
         if loop is not None:
             return loop(node, executor)

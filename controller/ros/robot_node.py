@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from rclpy.executors import SingleThreadedExecutor
+from rclpy.executors import Executor
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import String
@@ -282,13 +282,13 @@ def marker(i: int, shape: Shape, stamp: Any) -> Marker:
     return m
 
 
-def wait(node: RobotNode, executor: SingleThreadedExecutor) -> None:
+def wait(node: RobotNode, executor: Executor) -> None:
     """Until somebody listens: whoever records is to miss nothing."""
     while not STOP.is_set() and not node.heard_by(node.config.listeners):
         executor.spin_once(timeout_sec=0.02)
 
 
-def timed(node: RobotNode, executor: SingleThreadedExecutor) -> int:
+def timed(node: RobotNode, executor: Executor) -> int:
     """Real time, or a multiple of it."""
     plant, config = node.plant, node.config
     assert plant is not None
@@ -329,7 +329,7 @@ def timed(node: RobotNode, executor: SingleThreadedExecutor) -> int:
     return 0
 
 
-def lockstep(node: RobotNode, executor: SingleThreadedExecutor) -> int:
+def lockstep(node: RobotNode, executor: Executor) -> int:
     """One state, its answer, the next state. A state that gets no answer is sent again."""
     plant, config = node.plant, node.config
     assert plant is not None
@@ -352,7 +352,7 @@ def lockstep(node: RobotNode, executor: SingleThreadedExecutor) -> int:
 
 
 def run(argv: list[str]) -> int:
-    def loop(node: RobotNode, executor: SingleThreadedExecutor) -> int:
+    def loop(node: RobotNode, executor: Executor) -> int:
         code = (lockstep if node.config.mode == "lockstep" else timed)(node, executor)
         end = time.monotonic() + 0.3  # what was published last is to arrive
         while time.monotonic() < end and not STOP.is_set():
