@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from controller.baselines.baseline import Target, rotation, turn
-from controller.baselines.nmpc import Tracker
+from controller.baselines.nmpc import Plant, Tracker
 from controller.config import UsageError, weights_of
 from controller.guard import Guard, GuardMemory
 from dynamics import checkpoint, swing
@@ -40,7 +40,6 @@ from dynamics.swing import Swing
 from dynamics.types import Adapter, Phi, Theta, Transitions, as_phi
 from planners import nmpc
 from planners.condense import Expansion
-from planners.linearise import LeastSquares
 from robots.autopilot import Autopilot
 from robots.quadrotor import Quadrotor
 from robots.trajectory import Reference
@@ -55,21 +54,42 @@ HUGE = 1e6  # a state with a number beyond this is a fault of the sensors
 
 class Diagnostics(NamedTuple):
     """One step's record. Errors are root mean squares over the six accelerations of the newest transition [m/s^2], NaN where there is none:
-    before = theta's at z = 0, after = of the phi in force when it was predicted (never fitted to it)."""
+    before = theta's at z = 0, after = of the phi that the plan is made for, which was fitted to every transition but this one."""
 
     error_before: np.ndarray  # (b,)
     error_after: np.ndarray  # (b,)
     load_kg: np.ndarray  # (b,) what the plan is made for
     restarts: np.ndarray  # (b,) how often a change was noticed so far
     event: np.ndarray  # (b,) codes of guard.EVENTS
-    adapt_ms: float
+    adapt_ms: float  # where `prepare` was called, it is part of these two
     plan_ms: float
+    feedback_ms: float  # from the state to the command, `prepare` left out
+
+
+class Newest(NamedTuple):
+    """A row of dynamics.residual that no phi knows yet."""
+
+    x: Tensor  # (b, .)
+    a: Tensor  # (b, 4)
+    x_next: Tensor  # (b, .)
+    fresh: Tensor  # (b,) bool: it is to be learned from
+
+
+class Prepared(NamedTuple):
+    """What a step does before its state comes."""
+
+    mass: np.ndarray  # (b,) of the load, were there one [kg]
+    push: np.ndarray  # (b, 3) see controller.baselines.nmpc.Plant
+    problem: nmpc.Prepared
+    adapt_ms: float
+    expand_ms: float
 
 
 class Memory(NamedTuple):
     recent: Transitions  # (b, k, .) rows
+    newest: Newest | None  # not yet among them
     carry: Any  # the adapter's
-    phi: Phi  # in force when the last action was planned
+    phi: Phi
     planner: nmpc.Memory
     guard: GuardMemory
     swing: swing.Memory | None  # where the load is not seen
@@ -77,6 +97,7 @@ class Memory(NamedTuple):
     seen_s: np.ndarray  # (b, s) the last state as it came, NaN before the first step
     last_s: np.ndarray  # (b, 22) the last state, with the load as believed
     diagnostics: Diagnostics
+    prepared: Prepared | None = None
 
 
 class Given(NamedTuple):
@@ -112,10 +133,46 @@ class Flyer:
         )  # fmt: skip
         nan, zero = np.full(b, np.nan), np.zeros(b)
         return Memory(
-            recent, self.adapter.init(self.theta, b), as_phi(self.theta), self.tracker.init(b), self.guard.init(b, h),
+            recent, None, self.adapter.init(self.theta, b), as_phi(self.theta), self.tracker.init(b), self.guard.init(b, h),
             None if self.unseen is None else self.unseen.init(b), zero, np.full((b, 22 if self.unseen is None else 16), np.nan),
-            np.full((b, 22), np.nan), Diagnostics(nan, nan, zero, zero, zero, 0.0, 0.0),
+            np.full((b, 22), np.nan), Diagnostics(nan, nan, zero, zero, zero, 0.0, 0.0, 0.0),
         )  # fmt: skip
+
+    @torch.no_grad()
+    def prepare(self, memory: Memory) -> Memory:
+        """The preparation phase of the real-time iteration (Diehl, Bock, Schloeder 2005): what the next step can do before its state comes.
+        Learns from the newest transition and adapts, expands the adapted model along the last plan, shifted, and condenses. `step` does it
+        itself where it was not done: to the bit the same. It reads neither `guard` nor `seen_s`, `last_s` and `lost`, so these may be
+        replaced in between."""
+        if memory.prepared is not None:
+            return memory
+        start = time.perf_counter()
+        recent, phi, carry = memory.recent, memory.phi, memory.carry
+        b = len(recent.mask)
+        if memory.newest is not None:
+            recent, fresh = _append(recent, memory.newest), memory.newest.fresh
+            mask = recent.mask.clone()
+            mask[:, -1] &= fresh  # a row that is not new counts once, for an adapter that takes the newest alone
+            phi, carry = self.adapter.adapt(self.theta, carry, recent._replace(mask=mask))
+        if self._filtered and memory.swing is not None:
+            load = torch.as_tensor(memory.swing.mean[:, 6:7], dtype=torch.float32)
+            phi = phi._replace(z=torch.cat((load, torch.zeros(b, N_Z - 1)), 1))
+        z = self._latent(phi, b)
+        if not z.isfinite().all():
+            phi, carry = as_phi(self.theta), self.adapter.init(self.theta, b)
+            z = self._latent(phi, b)
+        adapted = time.perf_counter()
+        mass = self.model.mass(z)[:, 0].double().numpy()
+        plant = self._plant(phi, mass, np.zeros((b, 3)))
+        if self._filtered and memory.swing is not None:
+            push = memory.swing.mean[:, 7:]
+        else:
+            push = self._push(phi, z, self.tracker.expected(memory.planner, plant), memory.planner.actions[:, 0])
+            push = np.where(np.isfinite(push), push, 0.0)  # without a last plan nothing is expected yet
+        problem = self.tracker.prepare(memory.planner, plant._replace(push=push))
+        expanded = time.perf_counter()
+        prepared = Prepared(mass, push, problem, 1e3 * (adapted - start), 1e3 * (expanded - adapted))
+        return memory._replace(recent=recent, newest=None, phi=phi, carry=carry, prepared=prepared)
 
     @torch.no_grad()
     def step(
@@ -125,48 +182,47 @@ class Flyer:
         memory: Memory,
         pending: Sequence[tuple[float, np.ndarray]] = (),
     ) -> tuple[np.ndarray, Memory]:
-        """memory.diagnostics: of this step. A row of `state` that is not finite is not learned from, and the guard holds. pending: (share of
-        a period in (0, 1], action (b, 4)) of commands that act after this state and before the one that is planned here; the
-        reference begins where they end."""
+        """The feedback phase, after `prepare` where that was not done. memory.diagnostics: of this step. A row of `state` that is not finite is
+        not learned from, and the guard holds. pending: (share of a period in (0, 1], action (b, 4)) of commands that act after this state and
+        before the one that is planned here; the reference begins where they end."""
+        memory = self.prepare(memory)
+        assert memory.prepared is not None
+        prepared = memory.prepared
         start = time.perf_counter()
         usable = np.asarray((np.abs(state) < HUGE).all(1))
         raw = np.where(usable[:, None], state, np.nan_to_num(memory.seen_s))
         given = self._given(memory, raw)
         believed, s = self._sense(memory, given, raw, usable)
-        recent, fresh = self._remember(memory, given, s, usable)
-        before, after = (self._error(phi, recent, fresh) for phi in (as_phi(self.theta), memory.phi))
-        mask = recent.mask.clone()
-        mask[:, -1] &= fresh  # a row that is not new counts once, for an adapter that takes the newest alone
-        phi, carry = self.adapter.adapt(self.theta, memory.carry, recent._replace(mask=mask))
-        if believed is not None and isinstance(self.adapter, Variational):
-            load = torch.as_tensor(believed.mean[:, 6:7], dtype=torch.float32)
-            phi = phi._replace(z=torch.cat((load, torch.zeros(len(s), N_Z - 1)), 1))
-        z = self._latent(phi, len(s))
-        if not z.isfinite().all():
-            phi, carry = as_phi(self.theta), self.adapter.init(self.theta, len(s))
-            z = self._latent(phi, len(s))
-        adapted = time.perf_counter()
-
-        there = np.abs(s[:, 16:19]).sum(1) > 0
-        mass = self.model.mass(z)[:, 0].double().numpy() * there
+        phi, z = memory.phi, self._latent(memory.phi, len(s))
+        mass = prepared.mass * (np.abs(s[:, 16:19]).sum(1) > 0)
         ahead = self._ahead(phi, z, s, mass, pending)
-        push, lacking = self._push(phi, z, ahead, memory.guard.action), self._lacking(phi, z)
-        if believed is not None and isinstance(self.adapter, Variational):
-            push, lacking = believed.mean[:, 7:], None
-        plan, planner = self.tracker.plan(ahead, reference, memory.planner, mass, push, lacking)
+        plant = self._plant(phi, prepared.mass, prepared.push)
+        plan, planner = self.tracker.plan(ahead, reference, memory.planner, plant, prepared.problem)
         each = plan.actions.repeat_interleave(self.tracker.stride, 1)
         good = plan.valid & torch.as_tensor(usable)
         action, guard, event = self.guard.step(memory.guard, each, good)
         command = self.tracker.vehicle.command(action.double().numpy())
-        planned = time.perf_counter()
+        newest = self._row(memory, given, s, usable)
+        before, after = (self._error(x, newest) for x in (as_phi(self.theta), phi))
+        feedback_ms = 1e3 * (time.perf_counter() - start)
 
-        restarts = carry.restarts.numpy() if isinstance(carry, Belief) else np.zeros(len(s))
+        restarts = memory.carry.restarts.numpy() if isinstance(memory.carry, Belief) else np.zeros(len(s))
         restarts = restarts if believed is None else believed.restarts
-        diagnostics = Diagnostics(
-            before, after, mass, restarts, event.numpy(), 1e3 * (adapted - start), 1e3 * (planned - adapted)
-        )
+        plan_ms = prepared.expand_ms + feedback_ms
+        diagnostics = Diagnostics(before, after, mass, restarts, event.numpy(), prepared.adapt_ms, plan_ms, feedback_ms)
         raw, s = (np.where(usable[:, None], x, np.nan) for x in (raw, s))
-        return command, Memory(recent, carry, phi, planner, guard, believed, given.lost, raw, s, diagnostics)
+        return command, Memory(
+            memory.recent, newest, memory.carry, phi, planner, guard, believed, given.lost, raw, s, diagnostics
+        )
+
+    @property
+    def _filtered(self) -> bool:
+        """Whether the filter's belief stands for the latent."""
+        return self.unseen is not None and isinstance(self.adapter, Variational)
+
+    def _plant(self, phi: Phi, mass: np.ndarray, push: np.ndarray) -> Plant:
+        z = self._latent(phi, len(mass)).numpy()
+        return Plant(mass, push, None if self._filtered else lambda s, a: Expansion(*self.model.expand(phi, s, a, z)))
 
     def _sense(
         self, memory: Memory, given: "Given", raw: np.ndarray, usable: np.ndarray
@@ -218,37 +274,39 @@ class Flyer:
         action[:, 0] -= short / vehicle.command_scale[0]
         return Given(_less(was, memory.lost), action, _less(s, lost), lost)
 
-    def _push(self, phi: Phi, z: Tensor, s: np.ndarray, a: Tensor) -> np.ndarray:
-        """-> (b, 3) what the network adds now to the acceleration of vehicle and load together, in the world [m/s^2]."""
-        return turn(rotation(s), self.model.push(phi, s, a.numpy(), z.numpy()).astype(float))
+    def _push(self, phi: Phi, z: Tensor, s: np.ndarray, a: np.ndarray) -> np.ndarray:
+        """-> (b, 3) what the network adds to the acceleration of vehicle and load together, in the world [m/s^2]."""
+        return turn(rotation(s), self.model.push(phi, s, a, z.numpy()).astype(float))
 
     def _latent(self, phi: Phi, b: int) -> Tensor:
         return torch.zeros(b, N_Z) if phi.z is None else phi.z
 
-    def _remember(
-        self, memory: Memory, given: "Given", s: np.ndarray, usable: np.ndarray
-    ) -> tuple[Transitions, Tensor]:
-        """Append the row of (last_s, last action, s), as given. -> recent, where it was appended."""
+    def _row(self, memory: Memory, given: "Given", s: np.ndarray, usable: np.ndarray) -> Newest:
+        """Of (last_s, last action, s), as given."""
         was = _less(memory.last_s, memory.lost)
         exact = np.maximum(given.lost, memory.lost) < LOST * self.model.vehicle.hover_thrust_n
         known = usable & exact & np.isfinite(was).all(1)
         x, x_next, good = self.model.rows(np.nan_to_num(was), given.a, _less(s, given.lost))
         fresh = torch.as_tensor(known) & (good if self.unseen is None else True)
-        new = Transitions(x, torch.as_tensor(given.a).float(), x_next, torch.ones(len(s), dtype=torch.bool))
+        return Newest(x, torch.as_tensor(given.a).float(), x_next, fresh)
 
-        def push(old: Tensor, row: Tensor) -> Tensor:
-            moved = torch.cat((old[:, 1:], row[:, None]), 1)
-            return torch.where(fresh.view(-1, *[1] * (old.dim() - 1)), moved, old)
-
-        return Transitions(*(push(o, n) for o, n in zip(memory.recent, new, strict=True))), fresh
-
-    def _error(self, phi: Phi, recent: Transitions, fresh: Tensor) -> np.ndarray:
-        newest = Transitions(*(x[:, -1:] for x in recent))
-        error = left(self.model.mlp, phi, newest, self._latent(phi, len(fresh)))[:, 0]
+    def _error(self, phi: Phi, newest: Newest) -> np.ndarray:
+        x, a, x_next, fresh = newest
+        row = Transitions(x[:, None], a[:, None], x_next[:, None], fresh[:, None])
+        error = left(self.model.mlp, phi, row, self._latent(phi, len(fresh)))[:, 0]
         return np.where(fresh.numpy(), np.sqrt((error**2).mean(-1)), np.nan).astype(float)
 
-    def _lacking(self, phi: Phi, z: Tensor) -> LeastSquares:
-        return lambda s, a: Expansion(*self.model.expand(phi, s, a, z.numpy()))
+
+def _append(recent: Transitions, newest: Newest) -> Transitions:
+    """Where the row is fresh."""
+    fresh = newest.fresh
+
+    def push(old: Tensor, row: Tensor) -> Tensor:
+        moved = torch.cat((old[:, 1:], row[:, None]), 1)
+        return torch.where(fresh.view(-1, *[1] * (old.dim() - 1)), moved, old)
+
+    rows = (newest.x, newest.a, newest.x_next, torch.ones_like(fresh))
+    return Transitions(*(push(o, n) for o, n in zip(recent, rows, strict=True)))
 
 
 def _less(s: np.ndarray, lost: np.ndarray) -> np.ndarray:

@@ -1,8 +1,9 @@
 """A linear-quadratic problem over a horizon -> a dense quadratic programme in the actions alone (Bock, Plitt 1984, condensing).
 
-    x_{k+1} = A_k x_k + B_k u_k + c_k,  x_0 = 0          minimise  sum_k |e_k + E_k x_{k+1} + F_k u_k|^2 + damping |u|^2
-    X = G u + g                                          minimise  u' H u / 2 + q' u + constant
+    x_{k+1} = A_k x_k + B_k u_k + c_k            minimise  sum_k |e_k - t_k + E_k x_{k+1} + F_k u_k|^2 + damping |u|^2
+    X = G u + S x_0 + g                          minimise  u' H u / 2 + q' u + constant,      q = 2 J' (e + E (S x_0 + g) - t)
 
+H and all matrices are known before x_0 and the target t are: `condense` makes them, and `Condensed.at` the programme.
 Robots come first, b of them; h stages of d tangent coordinates, a actions and m residuals.
 """
 
@@ -37,10 +38,32 @@ class QP(NamedTuple):
 
 
 class Response(NamedTuple):
-    """How the states answer the actions: x_{k+1} = by_action[k] u + offset[k]."""
+    """How the states answer: x_{k+1} = by_action[k] u + by_start[k] x_0 + offset[k]."""
 
     by_action: np.ndarray  # (b, h, d, h a)
+    by_start: np.ndarray  # (b, h, d, d)
     offset: np.ndarray  # (b, h, d)
+
+    def at(self, start: np.ndarray, u: np.ndarray) -> np.ndarray:
+        """x_0 (b, d), u (b, h a) -> x_0 .. x_h (b, h + 1, d)."""
+        x = self.offset + _apply(self.by_start, start[:, None]) + _apply(self.by_action, u[:, None])
+        return np.concatenate((start[:, None], x), 1)
+
+
+class Condensed(NamedTuple):
+    """The programme of every x_0 and target."""
+
+    hessian: np.ndarray  # (b, h a, h a)
+    by_action: np.ndarray  # (b, h m, h a) of the residuals
+    by_start: np.ndarray  # (b, h m, d)
+    value: np.ndarray  # (b, h m) at x_0 = 0, u = 0, t = 0
+
+    def at(self, start: np.ndarray, target: np.ndarray | None = None) -> QP:
+        """x_0 (b, d), t (b, h, m)."""
+        value = self.value + _apply(self.by_start, start)
+        if target is not None:
+            value = value - target.reshape(value.shape)
+        return QP(self.hessian, 2 * (value[:, None] @ self.by_action)[:, 0], (value**2).sum(1))
 
 
 def compose(steps: Expansion, hold: int) -> Expansion:
@@ -60,23 +83,30 @@ def compose(steps: Expansion, hold: int) -> Expansion:
 
 def respond(dynamics: Expansion) -> Response:
     b, h, d, a = dynamics.by_action.shape
-    by_action, offset = np.zeros((b, h, d, h * a)), np.zeros((b, h, d))
+    # Columns: x_0, offset, actions.
+    all_ = np.zeros((b, h, d, d + 1 + h * a))
+    before = np.eye(d, d + 1)
     for k in range(h):
-        if k:
-            by_action[:, k, :, : k * a] = dynamics.by_state[:, k] @ by_action[:, k - 1, :, : k * a]
-            offset[:, k] = (dynamics.by_state[:, k] @ offset[:, k - 1, :, None])[..., 0]
-        by_action[:, k, :, k * a : (k + 1) * a] = dynamics.by_action[:, k]
-        offset[:, k] += dynamics.value[:, k]
-    return Response(by_action, offset)
+        known = d + 1 + k * a
+        all_[:, k, :, :known] = dynamics.by_state[:, k] @ before
+        all_[:, k, :, d] += dynamics.value[:, k]
+        all_[:, k, :, known : known + a] = dynamics.by_action[:, k]
+        before = all_[:, k, :, : known + a]
+    return Response(all_[..., d + 1 :], all_[..., :d], all_[..., d])
 
 
-def condense(response: Response, residual: Expansion, damping: float) -> QP:
+def condense(response: Response, residual: Expansion, damping: float) -> Condensed:
     b, h, m, a = residual.by_action.shape
-    value = residual.value + (residual.by_state @ response.offset[..., None])[..., 0]
-    jacobian = residual.by_state @ response.by_action  # (b, h, m, h a)
+    d = response.offset.shape[2]
+    value = residual.value + _apply(residual.by_state, response.offset)
+    by_start = residual.by_state @ response.by_start
+    by_action = residual.by_state @ response.by_action  # (b, h, m, h a)
     for k in range(h):
-        jacobian[:, k, :, k * a : (k + 1) * a] += residual.by_action[:, k]
-    value, jacobian = value.reshape(b, h * m), jacobian.reshape(b, h * m, h * a)
-    transposed = jacobian.swapaxes(1, 2)
-    hessian = 2 * (transposed @ jacobian + damping * np.eye(h * a))
-    return QP(hessian, 2 * (transposed @ value[..., None])[..., 0], (value**2).sum(1))
+        by_action[:, k, :, k * a : (k + 1) * a] += residual.by_action[:, k]
+    by_action = by_action.reshape(b, h * m, h * a)
+    hessian = 2 * (by_action.swapaxes(1, 2) @ by_action + damping * np.eye(h * a))
+    return Condensed(hessian, by_action, by_start.reshape(b, h * m, d), value.reshape(b, h * m))
+
+
+def _apply(matrix: np.ndarray, x: np.ndarray) -> np.ndarray:
+    return (matrix @ x[..., None])[..., 0]

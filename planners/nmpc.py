@@ -1,11 +1,13 @@
 """Nonlinear model predictive control by Gauss-Newton steps, one a tick (real-time iteration: Diehl, Bock, Schloeder 2005).
 
 Direct multiple shooting (Bock, Plitt 1984): the plan is nodes s_0 .. s_n and actions, the model need not lead from one node to the
-next. A tick takes the last plan, shifted, puts the measured state at s_0, and makes one step on
+next. A tick makes one step on
 
-    minimise sum_k |r(s_{k+1}, a_k)|^2    so that s_{k+1} = f(s_k, a_k),  low <= a <= high
+    minimise sum_k |r(s_{k+1}, a_k) - t_k|^2    so that s_{k+1} = f(s_k, a_k),  low <= a <= high
 
-with model and residual to first order (planners.linearise): a quadratic programme, condensed to the actions (planners.condense).
+with model and residual to first order (planners.linearise): a quadratic programme, condensed to the actions (planners.condense). It has two
+phases. `prepare` needs no new state: it takes the last plan, shifted, expands and condenses. `solve` then embeds the measured state s as the
+deviation local(s_0, s) of the first node, sets the target t, and solves.
 The warm start is what makes one step enough: from tick to tick the problem hardly changes.
 
 CasADi's daqp (Arnstroem, Bemporad, Axehill 2022) solves it, an active-set method that is exact and on dense programmes of this size the fastest
@@ -22,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from planners.condense import QP, Expansion, compose, condense, respond
+from planners.condense import QP, Condensed, Expansion, Response, compose, condense, respond
 from planners.linearise import LeastSquares, Linearise, Local, Retract, Tangent, TorchTangent, from_predict
 from planners.planner import Plan, Predict
 
@@ -32,6 +34,16 @@ class Memory(NamedTuple):
 
     nodes: np.ndarray  # (b, n + 1, s)
     actions: np.ndarray  # (b, h, a)
+
+
+class Prepared(NamedTuple):
+    """A tick's programme, but for the measured state and the target."""
+
+    nodes: np.ndarray  # (b, n + 1, s) where model and residual are expanded
+    actions: np.ndarray  # (b, h, a)
+    fine: Response  # of every step of the model
+    qp: Condensed
+    ok: np.ndarray  # (b,) bool: all of it is finite
 
 
 @dataclass(frozen=True)
@@ -45,6 +57,8 @@ class NMPC:
     start            (a,) the action that a plan starts from where there is none before
     damping          of every step, per unit of action squared (Levenberg)
     cold             Gauss-Newton steps on the first tick
+    reach            (d,) how far from the first node, by coordinate, a measured state is embedded in what was prepared; beyond, model and
+                     residual are expanded again, at that state
     """
 
     retract: Retract
@@ -60,6 +74,7 @@ class NMPC:
     damping: float = 1e-6
     cold: int = 5
     tangent: Tangent | None = None
+    reach: np.ndarray | float = np.inf
 
     @property
     def _tangent(self) -> Tangent:
@@ -78,23 +93,32 @@ class NMPC:
             memory, from_predict(predict, self.retract, self.local, self.n_delta), s.double().numpy(), cost
         )
 
-    def solve(self, memory: Memory, linearise: Linearise, s: np.ndarray, cost: LeastSquares) -> tuple[Plan, Memory]:
-        """s (b, s) -> plan, memory. A robot whose step fails (a model, cost or state that is not finite, a solver that gives
-        up) gets its last plan, shifted, with valid False and an infinite cost; its next tick starts from rest nodes again."""
-        cold = np.asarray(~np.isfinite(memory.nodes).all((1, 2)))
-        nodes, actions = self._shift(memory, cold)
-        nodes = np.where(cold[:, None, None], s[:, None], nodes)
-        nodes[:, 0] = s
-        shifted, ok, value = actions, np.ones(len(s), bool), np.full(len(s), np.inf)
-        for i in range(self.cold if cold.any() else 1):
-            step = self._step(linearise, cost, nodes, actions)
-            move = (cold & ok) | (i == 0)  # a robot with a warm start makes one step, whoever shares its batch
-            ok = np.where(move, step.ok, ok)
-            nodes, actions, value = (
-                np.where(_like(move & ok, new), new, old)
-                for new, old in zip(step[:3], (nodes, actions, value), strict=True)
-            )
-        actions = np.where(_like(ok, actions), actions, shifted)
+    def prepare(
+        self, memory: Memory, linearise: Linearise, cost: LeastSquares, first: np.ndarray | None = None
+    ) -> Prepared:
+        """The preparation phase. first (b, s): where the next measured state is expected, by default where the last plan, shifted, has it."""
+        nodes, actions = self._shift(memory, _cold(memory))
+        if first is not None:
+            nodes[:, 0] = first
+        return self._expand(linearise, cost, nodes, actions)
+
+    def solve(
+        self, memory: Memory, linearise: Linearise, s: np.ndarray, cost: LeastSquares, target: np.ndarray | None = None,
+        prepared: Prepared | None = None,
+    ) -> tuple[Plan, Memory]:  # fmt: skip
+        """s (b, s) -> plan, memory: the feedback phase, after `prepare` where that was not done. target (b, h, m) is subtracted from the
+        cost's residuals. A robot whose step fails (a model, cost or state that is not finite, a solver that gives up) gets its last plan,
+        shifted, with valid False and an infinite cost; its next tick starts from rest nodes again."""
+        cold = _cold(memory)
+        prepared = self.prepare(memory, linearise, cost) if prepared is None else prepared
+        start = self._tangent.local(prepared.nodes[:, :1], s[:, None])[:, 0]
+        step = self._feedback(prepared, start, target)
+        far = ~cold & (np.abs(start) > self.reach).any(1)
+        if cold.any() or far.any():
+            anew = self._anew(prepared, cold, linearise, s, cost, target)
+            step = Step(*(np.where(_like(cold | far, x), x, y) for x, y in zip(anew, step, strict=True)))
+        nodes, actions, value, ok = step
+        actions = np.where(_like(ok, actions), actions, prepared.actions)
         plan = Plan(
             torch.as_tensor(actions, dtype=torch.float32),
             torch.as_tensor(np.where(ok, value, np.inf)),
@@ -102,28 +126,46 @@ class NMPC:
         )
         return plan, Memory(np.where(_like(ok, nodes), nodes, np.nan), actions)
 
-    def _step(self, linearise: Linearise, cost: LeastSquares, nodes: np.ndarray, actions: np.ndarray) -> "Step":
-        """One full Gauss-Newton step."""
+    def _anew(
+        self, prepared: Prepared, cold: np.ndarray, linearise: Linearise, s: np.ndarray, cost: LeastSquares, target: np.ndarray | None
+    ) -> "Step":  # fmt: skip
+        """Expanded at s. A robot with a warm start makes one step, whoever shares its batch."""
+        nodes = np.where(cold[:, None, None], s[:, None], prepared.nodes)
+        nodes[:, 0] = s
+        step = Step(nodes, prepared.actions, np.full(len(s), np.inf), np.ones(len(s), bool))
+        for i in range(self.cold if cold.any() else 1):
+            at = self._expand(linearise, cost, step.nodes, step.actions)
+            new = self._feedback(at, np.zeros((len(s), self.n_delta)), target)
+            move = step.ok & (cold | (i == 0))
+            ok = np.where(move, new.ok, step.ok)
+            step = Step(*(np.where(_like(move & ok, x), x, y) for x, y in zip(new[:3], step[:3], strict=True)), ok)
+        return step
+
+    def _expand(self, linearise: Linearise, cost: LeastSquares, nodes: np.ndarray, actions: np.ndarray) -> Prepared:
         fine = linearise(nodes, actions.repeat(self.hold, 1))
         residual = cost(nodes[:, self.hold :: self.hold], actions)
         ok = fine.finite() & residual.finite()
-        fine, residual = (Expansion(*(np.where(_like(ok, x), x, 0.0) for x in e)) for e in (fine, residual))
-        qp = condense(respond(compose(fine, self.hold)), residual, self.damping)
-        b, h, a = actions.shape
-        moved = np.zeros((b, h * a))
+        if not ok.all():
+            fine, residual = (Expansion(*(np.where(_like(ok, x), x, 0.0) for x in e)) for e in (fine, residual))
+        response = respond(compose(fine, self.hold))
+        qp = condense(response, residual, self.damping)
+        return Prepared(nodes, actions, response if self.hold == 1 else _held(fine, self.hold), qp, ok)
+
+    def _feedback(self, prepared: Prepared, start: np.ndarray, target: np.ndarray | None) -> "Step":
+        """One full Gauss-Newton step, from `start` (b, d) off the first node."""
+        nodes, actions, fine, condensed, ok = prepared
+        ok = ok & np.isfinite(start).all(1)
+        start = start if ok.all() else np.where(ok[:, None], start, 0.0)
+        qp = condensed.at(start, target)
+        ok &= np.isfinite(qp.gradient).all(1)
+        moved = np.zeros_like(qp.gradient)
         for i in np.flatnonzero(ok):
             low, high = (self.low - actions[i]).ravel(), (self.high - actions[i]).ravel()
             moved[i], ok[i] = solve_qp(QP(*(x[i] for x in qp)), low, high)
         value = qp.value(moved)
-        step = moved.reshape(b, h, a)
-        x = np.zeros((b, fine.value.shape[2]))
-        deltas = [x]
-        u = step.repeat(self.hold, 1)
-        for k in range(fine.value.shape[1]):
-            x = fine.value[:, k] + _apply(fine.by_state[:, k], x) + _apply(fine.by_action[:, k], u[:, k])
-            deltas.append(x)
-        nodes = self._tangent.retract(nodes, np.stack(deltas, 1))
-        return Step(nodes, np.clip(actions + step, self.low, self.high), value, ok & np.isfinite(nodes).all((1, 2)))
+        nodes = self._tangent.retract(nodes, fine.at(start, moved))
+        actions = np.clip(actions + moved.reshape(actions.shape), self.low, self.high)
+        return Step(nodes, actions, value, ok & np.isfinite(nodes).all((1, 2)))
 
     def _shift(self, memory: Memory, cold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The last plan, one control period on."""
@@ -183,8 +225,18 @@ class _Solver:
         return self.u.copy(), bool(self.buffer.stats()["success"])
 
 
-def _apply(matrix: np.ndarray, x: np.ndarray) -> np.ndarray:
-    return (matrix @ x[..., None])[..., 0]
+def _cold(memory: Memory) -> np.ndarray:
+    """(b,) bool: no plan to start from."""
+    return np.asarray(~np.isfinite(memory.nodes).all((1, 2)))
+
+
+def _held(fine: Expansion, hold: int) -> Response:
+    """The answer of every step of the model to actions that are held."""
+    response = respond(fine)
+    b, n, d, columns = response.by_action.shape
+    a = fine.by_action.shape[3]
+    by_action = response.by_action.reshape(b, n, d, columns // a // hold, hold, a).sum(4)
+    return response._replace(by_action=by_action.reshape(b, n, d, columns // hold))
 
 
 def _like(which: np.ndarray, x: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ The residual, at every knot, weighted:
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import casadi
 import numpy as np
@@ -16,8 +17,8 @@ import numpy as np
 from controller.baselines.baseline import Target, feedforward, hang, limit, rotation, turn
 from dynamics.nominal import PRESENT, Nominal
 from planners.condense import Expansion
-from planners.linearise import LeastSquares
-from planners.nmpc import NMPC, Memory
+from planners.linearise import LeastSquares, Linearise
+from planners.nmpc import NMPC, Memory, Prepared
 from planners.planner import Plan
 from planners.symbolic import Symbolic, SymbolicTangent, expand_symbolic
 from robots import symbolic
@@ -39,6 +40,19 @@ class Weights:
     final: float = 5.0  # factor on position and velocity at the last knot
 
 
+REACH = 0.2  # [rad], [m] of attitude and load; in flight these are off by 0.002 at most (training loads, random path at 2 m/s)
+
+
+class Plant(NamedTuple):
+    """What a plan takes for true over its horizon."""
+
+    mass: np.ndarray  # (b,) of the load [kg]; without a load it does not matter
+    push: np.ndarray  # (b, 3) an acceleration in the world that the model lacks [m/s^2]; with `lacking` it steers the feed-forward alone
+    # With a load, what else the model lacks: states (b, h, 22), actions (b, h, 4) -> Expansion of (b, h, 6) accelerations of the vehicle and
+    # of the load relative to it, in body coordinates [m/s^2].
+    lacking: LeastSquares | None = None
+
+
 @dataclass(frozen=True)
 class Tracker:
     """load_kg: None for the nominal model; for the oracle what returns the true mass (b,) [kg] of every load, now."""
@@ -58,9 +72,12 @@ class Tracker:
     def planner(self) -> NMPC:
         space = self.model.space
         hover = self.vehicle.action(np.array([self.vehicle.hover_thrust_n, 0, 0, 0]))
+        reach = np.full(space.n_delta, np.inf)
+        reach[3:6] = reach[13:16] = REACH
         return NMPC(
             space.retract, space.local, space.n_state, space.n_delta, -np.ones(4), np.ones(4), hover, self.horizon,
             shift=1 / self.stride, tangent=SymbolicTangent(symbolic.retract, symbolic.local, space.n_state, space.n_delta),
+            reach=reach,
         )  # fmt: skip
 
     @cached_property
@@ -69,6 +86,11 @@ class Tracker:
         return Nominal(
             replace(self.vehicle, control_rate_hz=self.vehicle.control_rate_hz / self.stride), self.load_kg is not None
         )
+
+    @cached_property
+    def _moved(self) -> Symbolic:
+        """(s, a, load's mass) -> s one control period later."""
+        return Symbolic(Nominal(self.vehicle, self.load_kg is not None).symbolic())
 
     @cached_property
     def _dynamics(self) -> Symbolic:
@@ -85,7 +107,7 @@ class Tracker:
 
     @cached_property
     def _lacking(self) -> Symbolic:
-        """As _dynamics, of the vehicle with its load; the last six actions are what the model lacks, see `plan`."""
+        """As _dynamics, of the vehicle with its load; the last six actions are what the model lacks, see `Plant`."""
         f, space = self.model.symbolic(), self.model.space
 
         def gap(s: casadi.SX, inputs: casadi.SX, target: casadi.SX, mass: casadi.SX) -> casadi.SX:
@@ -98,24 +120,39 @@ class Tracker:
 
     @cached_property
     def _residual(self) -> Symbolic:
+        """Without its target, see `_target`."""
         space, w = self.model.space, self.weights
         loaded = self.load_kg is not None
 
-        def residual(s: casadi.SX, a: casadi.SX, ref: casadi.SX) -> casadi.SX:
-            p_ref, v_ref, w_ref, a_ref, scale = casadi.vertsplit(ref, [0, 3, 6, 9, 13, 14])
+        def residual(s: casadi.SX, a: casadi.SX, scale: casadi.SX) -> casadi.SX:
             rot = symbolic.rotation(s)
             p, v = s[:3], rot @ s[9:12]
             if loaded and self.target == "payload":
                 p, v = p + rot @ s[16:19], v + rot @ s[19:22]
             parts = [
-                np.sqrt(w.position) * scale * (p - p_ref), np.sqrt(w.velocity) * scale * (v - v_ref), np.sqrt(w.heading) * s[4],
-                np.sqrt(w.rates) * (s[12:15] - w_ref), np.sqrt(w.thrust) * (a[0] - a_ref[0]), np.sqrt(w.turn) * (a[1:] - a_ref[1:]),
+                np.sqrt(w.position) * scale * p, np.sqrt(w.velocity) * scale * v, np.sqrt(w.heading) * s[4],
+                np.sqrt(w.rates) * s[12:15], np.sqrt(w.thrust) * a[0], np.sqrt(w.turn) * a[1:],
             ]  # fmt: skip
             if loaded and w.swing:
                 parts.append(np.sqrt(w.swing) * s[19:22])
             return casadi.vertcat(*parts)
 
-        return expand_symbolic(residual, symbolic.retract, space.n_state, space.n_delta, 4, 14)
+        return expand_symbolic(residual, symbolic.retract, space.n_state, space.n_delta, 4, 1)
+
+    def _target(self, reference: Reference, plant: "Plant", there: np.ndarray) -> np.ndarray:
+        """-> (b, h, m). there: (b,) 1 with a load, else 0."""
+        w, vehicle = self.weights, self.vehicle
+        knots = Reference(*(x[:, self.stride :: self.stride] for x in reference))
+        force, rates = feedforward(knots._replace(a=knots.a - plant.push[:, None]))
+        thrust = (vehicle.mass_kg + plant.mass * there)[:, None] * np.linalg.norm(force, axis=-1)
+        wanted = vehicle.action(np.concatenate((thrust[..., None], rates), -1))
+        extra = 3 if self.load_kg is not None and w.swing else 0
+        target = np.zeros((*thrust.shape, 14 + extra))
+        target[..., :3], target[..., 3:6] = np.sqrt(w.position) * knots.p, np.sqrt(w.velocity) * knots.v
+        target[:, -1, :6] *= np.sqrt(w.final)
+        target[..., 7:10] = np.sqrt(w.rates) * rates
+        target[..., 10], target[..., 11:14] = np.sqrt(w.thrust) * wanted[..., 0], np.sqrt(w.turn) * wanted[..., 1:]
+        return target
 
     def init(self, b: int) -> Memory:
         return self.planner.init(b)
@@ -125,46 +162,58 @@ class Tracker:
     ) -> tuple[np.ndarray, Memory]:
         """push: (b, 3) an acceleration in the world that the model lacks [m/s^2], constant over the horizon."""
         mass = np.zeros(len(state)) if self.load_kg is None else self.load_kg()
-        plan, memory = self.plan(state, reference, memory, mass, push)
+        plant = Plant(mass, np.zeros((len(state), 3)) if push is None else push)
+        plan, memory = self.plan(state, reference, memory, plant)
         command = self.vehicle.command(plan.actions[:, 0].double().numpy())
         return limit(self.vehicle, command[:, 0], command[:, 1:]), memory
 
+    def prepare(self, memory: Memory, plant: "Plant") -> Prepared:
+        """The preparation phase of the next `plan`, which needs neither its state nor its reference. The model is expanded along the last
+        plan, shifted, and where it expects the vehicle by now; the residual is affine in the reference."""
+        linearise, cost = self._problem(plant)
+        return self.planner.prepare(memory, linearise, cost, self.expected(memory, plant))
+
+    def expected(self, memory: Memory, plant: "Plant") -> np.ndarray:
+        """(b, s) one control period after the last plan's first state, under its first action."""
+        (s,) = self._moved(memory.nodes[:, 0], memory.actions[:, 0], plant.mass[:, None])
+        return s
+
     def plan(
-        self, state: np.ndarray, reference: Reference, memory: Memory, mass: np.ndarray, push: np.ndarray | None = None,
-        lacking: LeastSquares | None = None,
-    ) -> tuple[Plan, Memory]:  # fmt: skip
-        """mass: (b,) of the load [kg]. lacking: with a load, what else the model lacks at the horizon's knots, states (b, h, 22), actions
-        (b, h, 4) -> Expansion of (b, h, 6) accelerations of the vehicle and of the load relative to it, in body coordinates [m/s^2]; the push
-        then steers the feed-forward alone."""
-        b, h, vehicle = len(state), self.horizon, self.vehicle
+        self, state: np.ndarray, reference: Reference, memory: Memory, plant: "Plant", prepared: Prepared | None = None
+    ) -> tuple[Plan, Memory]:
+        """The feedback phase. prepared: of this memory and plant; where it is None, or a load has come or gone, that is done first."""
         if self.target == "payload" and self.load_kg is None:
-            reference = hang(reference, state, vehicle.dt)
-        knots = Reference(*(x[:, self.stride :: self.stride] for x in reference))
-        push = np.zeros((b, 3)) if push is None else push
-        force, rates = feedforward(knots._replace(a=knots.a - push[:, None]))
-        thrust = (vehicle.mass_kg + mass)[:, None] * np.linalg.norm(force, axis=-1)
-        wanted = vehicle.action(np.concatenate((thrust[..., None], rates), -1))
+            reference = hang(reference, state, self.vehicle.dt)
+        there = np.abs(state[:, 16:19]).sum(1) > 0
+        target = self._target(reference, plant, there)
+        state = state[:, : self.planner.n_state]
+        if self.load_kg is not None:
+            hung = _hang(memory, state)
+            memory, prepared = hung, (prepared if hung is memory else None)
+        prepared = self.prepare(memory, plant) if prepared is None else prepared
+        linearise, cost = self._problem(plant)
+        return self.planner.solve(memory, linearise, state, cost, target, prepared)
+
+    def _problem(self, plant: "Plant") -> tuple[Linearise, LeastSquares]:
+        b, h = len(plant.mass), self.horizon
+        masses, pushes = np.repeat(plant.mass, h)[:, None], np.repeat(plant.push, h, 0)
         scale = np.ones((b, h, 1))
         scale[:, -1] = np.sqrt(self.weights.final)
-        ref = np.concatenate((knots.p, knots.v, rates, wanted, scale), -1)
-        masses = np.repeat(mass, h)[:, None]
+        scale = scale.reshape(b * h, 1)
 
         def linearise(nodes: np.ndarray, actions: np.ndarray) -> Expansion:
             goals = nodes[:, 1:].reshape(b * h, -1)
-            if lacking is None:
-                return _expand(self._dynamics, nodes[:, :-1], actions, goals, masses, np.repeat(push, h, 0))
-            e = lacking(nodes[:, :-1], actions)
+            if plant.lacking is None:
+                return _expand(self._dynamics, nodes[:, :-1], actions, goals, masses, pushes)
+            e = plant.lacking(nodes[:, :-1], actions)
             gap = _expand(self._lacking, nodes[:, :-1], np.concatenate((actions, e.value), -1), goals, masses)
             by_action, by_lack = gap.by_action[..., :4], gap.by_action[..., 4:]
             return Expansion(gap.value, gap.by_state + by_lack @ e.by_state, by_action + by_lack @ e.by_action)
 
         def cost(states: np.ndarray, actions: np.ndarray) -> Expansion:
-            return _expand(self._residual, states, actions, ref.reshape(b * h, -1))
+            return _expand(self._residual, states, actions, scale)
 
-        state = state[:, : self.planner.n_state]
-        if self.load_kg is not None:
-            memory = _hang(memory, state)
-        return self.planner.solve(memory, linearise, state, cost)
+        return linearise, cost
 
 
 def _hang(memory: Memory, state: np.ndarray) -> Memory:

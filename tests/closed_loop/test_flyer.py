@@ -3,14 +3,16 @@
 import time
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from controller.baselines.nmpc import Tracker
 from controller.config import UsageError, weights_of
 from controller.fly import Flight, fly
-from controller.flyer import ADAPTERS, ROWS, Flyer, make_flyer
+from controller.flyer import ADAPTERS, ROWS, Diagnostics, Flyer, Prepared, make_flyer
 from controller.guard import HOLD, OK
 from controller.learn_quadrotor import CABLE, FRACTION, LearnConfig, learn, schedule_text
 from dynamics import checkpoint
@@ -84,8 +86,78 @@ def test_states_that_are_no_numbers_hold_the_plan_and_teach_nothing():
     assert memory.diagnostics.event[0] == OK
     command, broken = controller.step(np.full((1, 22), np.nan), window, memory)
     assert broken.diagnostics.event[0] == HOLD and np.isfinite(command).all()
-    assert all((x == y).all() for x, y in zip(broken.carry, memory.carry, strict=True))
+    learned = controller.prepare(memory)
+    for after in (broken, controller.prepare(broken)):
+        assert all((x == y).all() for x, y in zip(after.carry, learned.carry, strict=True))
+        assert all((x == y).all() for x, y in zip(after.recent, learned.recent, strict=True))
     assert np.isnan(broken.diagnostics.error_after[0])
+
+
+def same(x: Any, y: Any) -> bool:
+    """To the bit, but for times."""
+    if isinstance(x, Diagnostics | Prepared):
+        x, y = (m._replace(**{name: 0.0 for name in m._fields if name.endswith("_ms")}) for m in (x, y))
+    if isinstance(x, tuple | list):
+        return type(x) is type(y) and len(x) == len(y) and all(map(same, x, y))
+    if isinstance(x, dict):
+        return x.keys() == y.keys() and all(same(x[k], y[k]) for k in x)
+    if isinstance(x, torch.Tensor):
+        x, y = x.numpy(), y.numpy()
+    return np.array_equal(x, y, equal_nan=True) if isinstance(x, np.ndarray) else x == y
+
+
+@pytest.mark.parametrize("seen", [True, False])
+@each_adapter
+def test_a_step_that_was_prepared_is_the_same_to_the_bit(adapter, seen):
+    """A load comes and goes, commands are pending or held, a state is lost, another is far from where the plan has it, and the memory is
+    interrupted after it was prepared."""
+    robot = Quadrotor(V, payload_seen=seen)
+    controller = make_flyer(adapter, robot, "vehicle")
+    schedule, path = parse("payload:0.3:0.7+none@14+payload:0.2:0.5@22", V), make("figure-eight", "fast")
+    rng = np.random.default_rng(0)
+    s, memory = robot.reset([schedule.at(0)], [0], path.at(np.zeros(1)).p), controller.init(1)
+    for i in range(34):
+        robot.conditions = [schedule.at(i)]
+        window = Reference(*(x[None] for x in path.at((i + rng.uniform() + np.arange(controller.preview + 1)) * V.dt)))
+        state, pending = s, [(0.4, rng.uniform(-0.1, 0.1, (1, 4)))] if i % 5 == 3 else []
+        if i == 17:
+            state = np.full_like(s, np.nan)
+        if i in (10, 26):  # turned by half a radian
+            off = torch.tensor([[0.0] * 3 + [0.5] + [0.0] * (robot.space.n_delta - 4)], dtype=torch.float64)
+            state = robot.space.retract(torch.as_tensor(s), off).numpy()
+        plain, prepared = memory, controller.prepare(memory)
+        assert memory.prepared is None and same(controller.prepare(prepared), prepared)
+        if i == 12:
+            lost = {"last_s": np.full_like(memory.last_s, np.nan), "seen_s": np.full_like(memory.seen_s, np.nan)}
+            plain, prepared = plain._replace(**lost), prepared._replace(**lost)
+        if i == 20:
+            guard = memory.guard._replace(action=torch.zeros(1, 4))
+            plain, prepared = plain._replace(guard=guard), prepared._replace(guard=guard)
+        (command, memory), other = (controller.step(state, window, m, pending) for m in (plain, prepared))
+        assert same((command, memory), other), i
+        assert memory.prepared is None
+        s = robot.step(V.action(command))
+    assert not robot.crashed.any() and memory.diagnostics.event[0] == OK
+
+
+@each_adapter
+def test_what_a_phi_is_judged_by_it_was_not_fitted_to(adapter):
+    """The newest transition is learned from by the next preparation, not by the step that sees it."""
+    robot = Quadrotor(V, payload_seen=True)
+    controller = make_flyer(adapter, robot, "vehicle")
+    path, memory, learned = make("circle", "fast"), controller.init(1), 0
+    s = robot.reset([parse("payload:0.3:0.7", V).at(0)], [0], path.at(np.zeros(1)).p)
+    for i in range(12):
+        window = Reference(*(x[None] for x in path.at((i + np.arange(controller.preview + 1)) * V.dt)))
+        ready = controller.prepare(memory)
+        command, memory = controller.step(s, window, ready)
+        assert same(memory.phi, ready.phi) and same(memory.recent, ready.recent)
+        assert int(ready.recent.mask.sum()) == learned
+        d = memory.diagnostics
+        learned += int(np.isfinite(d.error_after[0]))
+        assert 0 < d.feedback_ms <= d.plan_ms
+        s = robot.step(V.action(command))
+    assert learned >= 8
 
 
 def test_a_step_takes_less_than_six_times_the_oracles():
