@@ -136,7 +136,7 @@ class QuadrotorBrain:
         return command[0], Memory(pilot, thrust, at, stamp, False, seen), told
 
     def prepare(self, memory: Memory) -> Memory:
-        return memory
+        return memory._replace(pilot=self.pilot.prepare(memory.pilot))
 
     def miss(self, memory: Memory, relax: bool) -> tuple[np.ndarray, Memory, int]:
         guard = memory.pilot.guard
