@@ -231,24 +231,35 @@ def ros(c: Ros | RosQuadrotor) -> None:
             nodes.stop(*(n for n in nodes.processes if n != "record"))
             nodes.stop(*(n for n in nodes.processes if n == "record"))
             stop.restore(handlers)
-        for name in nodes.processes:
-            print(
-                "".join(
-                    f"{name}: {line}\n"
-                    for line in nodes.output(name).splitlines()
-                    if "[WARN]" in line or "[ERROR]" in line
-                ),
-                end="",
-            )
+        _complain(nodes)
+        cut = c.record is not None and "recording stopped" in nodes.output("record")
     if STOP.is_set():
         sys.exit(130)
     print(f"{steps} steps of {1e3 * dt:g} ms in {time.monotonic() - begun:.1f} s")
     if c.record is not None:
-        if not (c.record / "metadata.yaml").is_file():
-            print(f"sealegs: the recording at {c.record} is not whole; what was said above tells why", file=sys.stderr)
-            sys.exit(1)
-        (c.record / "sealegs.json").write_text(json.dumps(asdict(c), indent=1, default=str))
-        print(f"written: {c.record}")
+        _settings_beside(c, c.record, cut)
+
+
+def _complain(nodes: Nodes) -> None:
+    for name in nodes.processes:
+        for line in nodes.output(name).splitlines():
+            if "[WARN]" in line or "[ERROR]" in line:
+                print(f"{name}: {line}")
+
+
+def _settings_beside(c: Ros | RosQuadrotor, path: Path, cut: bool) -> None:
+    """Exit code 1 where the recording is not there, or ends before the run did."""
+    if not (path / "metadata.yaml").is_file():
+        print(f"sealegs: the recording at {path} is not whole; what was said above tells why", file=sys.stderr)
+        sys.exit(1)
+    try:
+        (path / "sealegs.json").write_text(json.dumps(asdict(c), indent=1, default=str))
+    except OSError as e:
+        print(f"sealegs: the settings could not be written beside the recording: {e}", file=sys.stderr)
+    if cut:
+        print(f"sealegs: the recording at {path} ends before the run; what was said above tells why", file=sys.stderr)
+        sys.exit(1)
+    print(f"written: {path}")
 
 
 def replay(c: Replay) -> None:
