@@ -6,8 +6,6 @@
 What a trial is judged by is in controller/ros/bench.py. Started again with the same settings, it goes on where it was cut.
 """
 
-import json
-import os
 import re
 import shutil
 import signal
@@ -24,8 +22,10 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
+from controller.config import UsageError
 from controller.ros import bag
 from controller.ros.bench import PATIENCE_S, QUICK, Bench, Outcome
+from controller.ros.keep import keep, resume
 
 SLOW_SAMPLES = 6000  # at a fifth of real time and faster
 DISK_KIB = 160  # of a disk that fills while it is recorded to
@@ -197,9 +197,6 @@ class FaultsConfig:
     """of controller.ros.faults.TRIALS; by default all that the robot can have"""
 
 
-Trial = tuple[int, Outcome]
-
-
 def table(outcomes: list[Outcome]) -> str:
     lines = [
         "| fault | trials | safe | recovered | recovery, median / max [s of wall time] | longest without a command [ms] |",
@@ -215,31 +212,6 @@ def table(outcomes: list[Outcome]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def load(c: FaultsConfig) -> list[Trial]:
-    """What was done already. Raises SystemExit where it is of other settings."""
-    file = c.out / "faults.json"
-    if not file.is_file():
-        return []
-    told = json.loads(file.read_text())
-    for name in ("robot", "speed", "seed"):
-        if told[name] != getattr(c, name):
-            print(
-                f"sealegs: {file} has trials with {name} {told[name]}; valid: the same, or another --out",
-                file=sys.stderr,
-            )
-            sys.exit(2)
-    return [(t.pop("trial"), Outcome(**t)) for t in told["trials"]]
-
-
-def save(c: FaultsConfig, trials: list[Trial]) -> None:
-    told = {"robot": c.robot, "speed": c.speed, "seed": c.seed}
-    told["trials"] = [{"trial": i, **asdict(o)} for i, o in trials]
-    for name, text in (("faults.json", json.dumps(told, indent=1)), ("faults.md", table([o for _, o in trials]))):
-        new = c.out / f"{name}.new"
-        new.write_text(text)
-        os.replace(new, c.out / name)
-
-
 def main() -> None:
     c = tyro.cli(FaultsConfig)
     if unknown := sorted(set(c.faults) - set(FAULTS[c.robot])):
@@ -247,9 +219,13 @@ def main() -> None:
             f"sealegs: unknown fault {unknown[0]!r}; valid for {c.robot}: {', '.join(FAULTS[c.robot])}", file=sys.stderr
         )
         sys.exit(2)
-    c.out.mkdir(parents=True, exist_ok=True)
-    trials = load(c)
-    done = {(i, o.fault) for i, o in trials}
+    settings = {"robot": c.robot, "speed": c.speed, "seed": c.seed}
+    try:
+        rows = resume(c.out, "faults", settings)
+    except UsageError as e:
+        print(f"sealegs: {e}", file=sys.stderr)
+        sys.exit(2)
+    done = {(r["trial"], r["fault"]) for r in rows}
     left = [(i, f) for i in range(c.times) for f in c.faults or FAULTS[c.robot] if (i, f) not in done]
     bench: Bench | None = None
     with tempfile.TemporaryDirectory() as folder:
@@ -268,12 +244,18 @@ def main() -> None:
                     o = Outcome(
                         fault, False, False, float("nan"), float("nan"), 0, f"a node does not answer: {e}"[:300]
                     )
-                trials.append((i, o))
+                rows.append({"trial": i, **asdict(o)})
                 print(
                     f"{i + 1}/{c.times} {fault}: {'safe' if o.safe else 'UNSAFE ' + o.why}, recovered: {o.recovered}",
                     flush=True,
                 )
-                save(c, trials)
+                keep(
+                    c.out,
+                    "faults",
+                    settings,
+                    rows,
+                    table([Outcome(**{k: v for k, v in r.items() if k != "trial"}) for r in rows]),
+                )
                 if bench is not None and not o.recovered:  # the next one is to begin with sound nodes
                     bench.close()
                     bench = None
