@@ -58,7 +58,9 @@ class Bag:
         self._safe = deque([self._now()], maxlen=KEPT)
 
     def add(self, topic: str, kind: str) -> None:
-        self._connections[topic] = self._writer.add_connection(topic, kind, typestore=self._types)
+        connection = self._connections[topic] = self._writer.add_connection(topic, kind, typestore=self._types)
+        for safe in self._safe:  # none of its messages had been written then
+            safe.counted[0]["channel_stats"][connection.id] = safe.counted[1]["counts"][connection.id] = 0
 
     def write(self, topic: str, time: int, message: Any) -> None:
         """message: rclpy's. Its own bytes carry padding that readers refuse, so it is serialised anew."""
