@@ -228,6 +228,7 @@ def main() -> None:
     done = {(r["trial"], r["fault"]) for r in rows}
     left = [(i, f) for i in range(c.times) for f in c.faults or FAULTS[c.robot] if (i, f) not in done]
     bench: Bench | None = None
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))  # so that the nodes end with it
     with tempfile.TemporaryDirectory() as folder:
         try:
             for i, fault in left:
