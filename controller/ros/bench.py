@@ -1,8 +1,8 @@
 """Running nodes under observation: both nodes in processes of their own, and a probe that sees every command and judges it.
 
 A trial is safe where every command was finite and within bounds, none was older than STALE periods when the next was sent, and the
-robot, where the controller was away, took its safe action within SILENT periods. It has recovered where fresh plans come again afterwards
-and the robot can still obey them.
+robot, where the controller was away, took its safe action within SILENT periods. It has recovered where fresh plans come again afterwards,
+and where a quadrotor, which hovers, is back at its place.
 """
 
 import itertools
@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
+from nav_msgs.msg import Odometry
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -28,6 +29,7 @@ from std_srvs.srv import Trigger
 
 from controller.ros import convert
 from controller.ros.commands import Nodes
+from controller.ros.flight_config import FlightConfig, make_robot, make_trajectory
 from controller.ros.loop import MISS, STEP, Row
 from controller.ros.node import EVERYTHING
 from robots import vehicle
@@ -38,6 +40,7 @@ SILENT = 2.0  # periods
 KILLED = ("controller-killed", "controller-interrupted")
 PATIENCE_S = 30.0  # for a node to start
 QUICK = {"controller.planner.samples": 16, "controller.planner.horizon": 3, "controller.planner.iterations": 1}
+NEAR_M, CALM_M_S, BACK_S = 0.3, 0.3, 10.0  # a quadrotor is back where it is this near and this slow, within this time
 HOVER = {"flight.trajectory": "hover"}  # of both nodes: where nobody controls it for long, it is to stay near
 
 
@@ -69,10 +72,12 @@ class Probe(Node):
         self.rows: list[tuple[float, Row]] = []
         self.efforts: list[tuple[int, np.ndarray]] = []  # by stamp [ns]
         self.silences: list[float] = []  # when the robot said that it takes the safe action
+        self.at: Odometry | None = None
         self.crashes: list[float] = []  # when it said that no command helps any more
         self.create_subscription(Float64MultiArray, "sealegs_controller/commands", self._command, EVERYTHING)
         self.create_subscription(Float64MultiArray, "sealegs_controller/telemetry", self._row, EVERYTHING)
         self.create_subscription(JointState, "joint_states", self._state, EVERYTHING)
+        self.create_subscription(Odometry, "odom", self._odom, EVERYTHING)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._diagnosis, 50)
         self._settings_of = {name: AsyncParameterClient(self, f"sealegs_{name}") for name in ("robot", "controller")}
         self._spinner = SingleThreadedExecutor(context=context)
@@ -88,6 +93,9 @@ class Probe(Node):
 
     def _state(self, m: JointState) -> None:
         self.efforts.append((convert.stamp_of(m), np.array(m.effort)))
+
+    def _odom(self, m: Odometry) -> None:
+        self.at = m
 
     def _diagnosis(self, m: DiagnosticArray) -> None:
         if any("the safe action acts" in s.message for s in m.status):
@@ -138,6 +146,9 @@ class Bench:
         self.period = Ant.dt if robot == "ant" else flown.dt
         ends = (np.full(8, x) if robot == "ant" else flown.command(np.full(4, x)) for x in (-1.0, 1.0))
         self.low, self.high = ends
+        if robot != "ant":
+            flight = FlightConfig(trajectory="hover")
+            self._home = make_trajectory(flight, make_robot(flight), seed).at(np.zeros(1)).p[0]
         self.nodes = Nodes(folder, domain, "")
         self.speed, self._seed = speed, seed
         self.context = Context()
@@ -184,6 +195,8 @@ class Bench:
         """Waits for the recovery, then judges the commands from begun on."""
         probe, period = self.probe, self.period
         recovered = probe.spin(patience / self.speed if patience < PATIENCE_S else patience, lambda: probe.fresh(over))
+        if self.robot != "ant":
+            recovered = recovered and probe.spin(BACK_S / self.speed, self.back)
         first = next((t for t, r in probe.rows if t > over and r.kind == STEP), float("nan"))
         seen = [c for c in probe.commands if c.time > begun]
         sound = all(((c.data >= self.low) & (c.data <= self.high)).all() for c in seen)  # False where NaN
@@ -198,9 +211,18 @@ class Bench:
             why = f"not in the safe action {moved:.2f} s after the last command"
         elif fault in KILLED and self.robot != "ant" and not any(t > begun for t in probe.silences):
             why = "the robot did not say that it takes the safe action"
-        if any(t > begun for t in probe.crashes):
-            recovered, why = False, why or "the vehicle has crashed"
-        return Outcome(fault, not why, recovered, first - over, 1e3 * gap, len(seen), why)
+        crashed = any(t > begun for t in probe.crashes)
+        if crashed:
+            why = why or "the vehicle has crashed"
+        return Outcome(fault, not why, recovered and not crashed, first - over, 1e3 * gap, len(seen), why)
+
+    def back(self) -> bool:
+        """Of a quadrotor."""
+        if self.probe.at is None:
+            return False
+        p, v = self.probe.at.pose.pose.position, self.probe.at.twist.twist.linear
+        off = np.array([p.x, p.y, p.z]) - self._home
+        return bool(np.linalg.norm(off) < NEAR_M and np.linalg.norm([v.x, v.y, v.z]) < CALM_M_S)
 
     def _moved_in_silence(self) -> float:
         """How long after its last command the robot was seen to act, beyond what it may, while the controller was away [s]; 0: not."""
