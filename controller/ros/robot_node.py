@@ -311,13 +311,15 @@ def timed(node: RobotNode, executor: SingleThreadedExecutor) -> int:
     wait(node, executor)
     origin, begun = (0 if config.mode == "fast" else time.time_ns()), time.monotonic_ns()
     tick = 0
+    # Simulated time waits for the machine: a /clock that made up for it would jump, and every command would look late.
+    slack = grain if config.mode == "fast" else node.period
 
     def wall(at: int) -> int:  # the robot's time -> [ns] from now until then
         return begun + round((at - origin) / speed) - time.monotonic_ns()
 
     while not STOP.is_set() and not (config.steps and node.step >= config.steps):
         target = origin + tick * grain
-        if wall(target) < -node.period / speed:  # the machine stood still: go on from now rather than hurry
+        if wall(target) < -slack / speed:  # the machine stood still: go on from now rather than hurry
             begun -= wall(target)
             node.behind()
         while not STOP.is_set():
