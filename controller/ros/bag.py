@@ -1,6 +1,9 @@
 """Recordings: rosbag2 directories in MCAP, written and read by `rosbags`, which needs no ROS."""
 
+from collections import defaultdict, deque
 from collections.abc import Iterator
+from copy import deepcopy
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,8 +29,21 @@ class Message(NamedTuple):
     content: Any
 
 
+class Safe(NamedTuple):
+    """What the file held, and what was counted, when its last chunk had been written whole."""
+
+    size: int  # [bytes]
+    chunks: int
+    counted: tuple[dict[str, Any], dict[str, Any]]  # of storage and writer
+
+
+COUNTED = (("message_start_time", "message_end_time", "channel_stats"), ("counts", "min_timestamp", "max_timestamp"))
+KEPT = 16  # chunks that may be given up for an index
+
+
 class Bag:
-    """A recording being written. Raises OSError where the folder is there already or cannot be written to."""
+    """A recording being written, in chunks: what was flushed can be kept where the next chunk finds no room. Raises OSError where the folder
+    is there already or cannot be written to."""
 
     def __init__(self, path: Path):
         rosbag2, self._types = rosbags()
@@ -37,15 +53,57 @@ class Bag:
         self._writer = rosbag2.Writer(path, version=9, storage_plugin=rosbag2.StoragePlugin.MCAP)
         self._writer.open()
         self._connections: dict[str, Any] = {}
+        self._file = self._writer.storage.bio
+        self._file.flush()
+        self._safe = deque([self._now()], maxlen=KEPT)
 
     def add(self, topic: str, kind: str) -> None:
-        self._connections[topic] = self._writer.add_connection(topic, kind, typestore=self._types)
+        connection = self._connections[topic] = self._writer.add_connection(topic, kind, typestore=self._types)
+        for safe in self._safe:  # none of its messages had been written then
+            safe.counted[0]["channel_stats"][connection.id] = safe.counted[1]["counts"][connection.id] = 0
 
     def write(self, topic: str, time: int, message: Any) -> None:
         """message: rclpy's. Its own bytes carry padding that readers refuse, so it is serialised anew."""
         connection = self._connections[topic]
         plain = self._plain(message, connection.msgtype)
         self._writer.write(connection, time, self._types.serialize_cdr(plain, connection.msgtype))
+
+    def flush(self) -> None:
+        """What was written until now, into the file. Raises OSError where there is no room, or no file any more."""
+        self._writer.storage.path.stat()
+        if self._writer.storage.chunk.msgs:
+            self._writer.storage.close_chunk()
+            self._file.flush()
+            self._safe.append(self._now())
+
+    def _now(self) -> Safe:
+        storage, writer = self._writer.storage, self._writer
+        of_storage, of_writer = (
+            {n: deepcopy(getattr(x, n)) for n in names} for x, names in zip((storage, writer), COUNTED, strict=True)
+        )
+        return Safe(self._file.tell(), len(storage.chunks), (of_storage, of_writer))
+
+    def rescue(self) -> int:
+        """After a write has failed: close what was flushed as a whole recording. Where its index finds no room either, the newest chunks are
+        given up for it. -> messages kept. Raises OSError where nothing can be kept."""
+        storage, writer = self._writer.storage, self._writer
+        while True:
+            safe = self._safe.pop()
+            self._file.raw.close()  # what is still in its buffer is not to be written
+            self._file = storage.bio = storage.path.open("r+b")
+            self._file.truncate(safe.size)
+            self._file.seek(safe.size)
+            del storage.chunks[safe.chunks :]
+            storage.chunk = type(storage.chunk)(2**63 - 1, 0, BytesIO(), defaultdict(list))
+            for x, values in zip((storage, writer), safe.counted, strict=True):
+                vars(x).update(deepcopy(values))
+            writer.storage = storage
+            try:
+                writer.close()
+                return sum(safe.counted[0]["channel_stats"].values())
+            except OSError:
+                if not self._safe:
+                    raise
 
     def _plain(self, message: Any, kind: str) -> Any:
         from rosbags.interfaces import Nodetype

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -58,6 +58,10 @@ class RosConfig:
     jitter_ms: float = 0.0
     drop: float = 0.0
     """probability that a state's message is lost"""
+    relay_commands: bool = False
+    """commands are delayed and lost on their way, too"""
+    max_delay_periods: float = 1.5
+    """a state this much later than the quickest of the last is not used; 0: never late"""
     delay_compensation: bool = True
     """predict the state over the measured time until the command acts, before planning; never in lockstep"""
 
@@ -115,8 +119,9 @@ def parameters(values: dict[str, Any]) -> str:
 class Nodes:
     """Processes that end together. The output of each goes to a file and is shown where it fails."""
 
-    def __init__(self, folder: Path, domain: int | None, namespace: str):
-        self._folder, self._namespace = folder, namespace
+    def __init__(self, folder: Path, domain: int | None, namespace: str, hosts: Mapping[str, str] | None = None):
+        """hosts: the network namespace that a node runs in, by the node's name; needs root."""
+        self._folder, self._namespace, self._hosts = folder, namespace, hosts or {}
         self._env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
         self._env.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
         if domain is not None:
@@ -129,6 +134,8 @@ class Nodes:
         command = [sys.executable, "-m", "controller.ros", name, "--ros-args", "--params-file", str(file)]
         if self._namespace:
             command += ["-r", f"__ns:=/{self._namespace.strip('/')}"]
+        if host := self._hosts.get(name):
+            command = ["ip", "netns", "exec", host, *command]
         with open(self._log(name), "wb") as log:
             self.processes[name] = subprocess.Popen(
                 command, stdout=log, stderr=subprocess.STDOUT, env=self._env, start_new_session=True
@@ -184,8 +191,8 @@ def period(c: Ros | RosQuadrotor) -> float:
     return robot.dt
 
 
-def ros(c: Ros | RosQuadrotor) -> None:
-    """Raises UsageError, VehicleError, ConditionError, TrajectoryError."""
+def ros(c: Ros | RosQuadrotor, hosts: Mapping[str, str] | None = None) -> None:
+    """hosts: see Nodes. Raises UsageError, VehicleError, ConditionError, TrajectoryError."""
     needs_ros()
     for name in ("duration", "speed"):
         if not (math.isfinite(value := getattr(c, name)) and value > 0):
@@ -201,16 +208,16 @@ def ros(c: Ros | RosQuadrotor) -> None:
     own = {f"{name}.{k}": v for name, config in group.items() for k, v in flatten(config).items()}
     control = {
         "robot": c.robot, "weights": str(c.weights.resolve() if c.weights else ""), "seed": c.seed, "autostart": True,
-        "lockstep": c.lockstep, "delay_compensation": c.delay_compensation, **own, **clock,
+        "lockstep": c.lockstep, "delay_compensation": c.delay_compensation, "max_delay_periods": c.max_delay_periods, **own, **clock,
     }  # fmt: skip
     engine = {} if isinstance(c, Ros) else {"engine": c.engine, **own}
     robot = {
         "robot": c.robot, "condition": c.condition, "seed": c.seed, "mode": mode, "speed": float(c.speed), "steps": steps,
         "listeners": 1 + (c.record is not None), "delay_ms": c.delay_ms, "jitter_ms": c.jitter_ms, "drop": c.drop,
-        **engine,
+        "relay_commands": c.relay_commands, **engine,
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        nodes = Nodes(Path(folder), c.domain, c.namespace)
+        nodes = Nodes(Path(folder), c.domain, c.namespace, hosts)
         handlers = stop.install()
         try:
             if c.record is not None:
@@ -231,24 +238,35 @@ def ros(c: Ros | RosQuadrotor) -> None:
             nodes.stop(*(n for n in nodes.processes if n != "record"))
             nodes.stop(*(n for n in nodes.processes if n == "record"))
             stop.restore(handlers)
-        for name in nodes.processes:
-            print(
-                "".join(
-                    f"{name}: {line}\n"
-                    for line in nodes.output(name).splitlines()
-                    if "[WARN]" in line or "[ERROR]" in line
-                ),
-                end="",
-            )
+        _complain(nodes)
+        cut = c.record is not None and "recording stopped" in nodes.output("record")
     if STOP.is_set():
         sys.exit(130)
     print(f"{steps} steps of {1e3 * dt:g} ms in {time.monotonic() - begun:.1f} s")
     if c.record is not None:
-        if not (c.record / "metadata.yaml").is_file():
-            print(f"sealegs: the recording at {c.record} is not whole; what was said above tells why", file=sys.stderr)
-            sys.exit(1)
-        (c.record / "sealegs.json").write_text(json.dumps(asdict(c), indent=1, default=str))
-        print(f"written: {c.record}")
+        _settings_beside(c, c.record, cut)
+
+
+def _complain(nodes: Nodes) -> None:
+    for name in nodes.processes:
+        for line in nodes.output(name).splitlines():
+            if "[WARN]" in line or "[ERROR]" in line:
+                print(f"{name}: {line}")
+
+
+def _settings_beside(c: Ros | RosQuadrotor, path: Path, cut: bool) -> None:
+    """Exit code 1 where the recording is not there, or ends before the run did."""
+    if not (path / "metadata.yaml").is_file():
+        print(f"sealegs: the recording at {path} is not whole; what was said above tells why", file=sys.stderr)
+        sys.exit(1)
+    try:
+        (path / "sealegs.json").write_text(json.dumps(asdict(c), indent=1, default=str))
+    except OSError as e:
+        print(f"sealegs: the settings could not be written beside the recording: {e}", file=sys.stderr)
+    if cut:
+        print(f"sealegs: the recording at {path} ends before the run; what was said above tells why", file=sys.stderr)
+        sys.exit(1)
+    print(f"written: {path}")
 
 
 def replay(c: Replay) -> None:

@@ -24,6 +24,7 @@ from controller.ros.flight_config import FlightConfig
 from controller.ros.loop import Loop
 from controller.ros.plants import PLANTS
 from controller.ros.robot_config import RobotConfig
+from controller.score import recovery
 
 MS = 1_000_000  # [ns]
 
@@ -67,7 +68,8 @@ def blank(kind: str) -> Any:
 
 
 def run(c: DelaysConfig, delay_ms: float, compensated: bool, seed: int) -> dict[str, Any]:
-    """One episode -> score: the ant's mean forward speed [m/s], or the quadrotor's RMS distance from its path [m], from second 1 on."""
+    """One episode -> score: the ant's mean forward speed [m/s], or the quadrotor's RMS distance from its path [m], from second 1 on; and
+    the ant's time to recover from the last change."""
     control = ControlConfig(robot=c.robot, seed=seed, controller=c.controller, flight=c.flight)
     brain = BRAINS[c.robot](control, None)
     plant = PLANTS[c.robot](RobotConfig(robot=c.robot, seed=seed, flight=c.flight))
@@ -106,9 +108,12 @@ def run(c: DelaysConfig, delay_ms: float, compensated: bool, seed: int) -> dict[
     else:
         asked = plant.asked(np.arange(c.steps) * brain.dt)
         score = float(np.sqrt(np.mean(np.sum((places - asked)[first:] ** 2, 1))))
+    speed, onset = np.diff(places[:, 0]) / brain.dt, schedule.onsets[-1] if schedule.onsets else None
+    recover = float("nan") if onset is None or c.robot != "ant" else recovery(speed, onset, brain.dt)
     return {
         "delay_ms": delay_ms, "lead_ms": lead / MS, "compensated": compensated, "seed": seed, "score": score,
         "error_after": float(np.nanmean(errors[first:])), "trouble": plant.trouble(),
+        "recover_s": recover,
     }  # fmt: skip
 
 

@@ -3,214 +3,32 @@
     python -m controller.ros.faults --times 20 --out results/ros/faults
     python -m controller.ros.faults --robot quadrotor --times 20 --out results/ros/faults-quadrotor
 
-A trial is safe where every command was finite and within bounds, none was older than STALE periods when the next was sent, and the
-robot, where the controller was away, took its safe action within SILENT periods. It has recovered where fresh plans come again afterwards.
+What a trial is judged by is in controller/ros/bench.py. Started again with the same settings, it goes on where it was cut.
 """
 
-import itertools
-import json
-import os
+import re
+import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
-import rclpy
 import tyro
-from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
-from rclpy.parameter import Parameter, parameter_value_to_python
-from rclpy.parameter_client import AsyncParameterClient
-from sensor_msgs.msg import JointState
-from std_msgs.msg import Float64MultiArray
-from std_srvs.srv import Trigger
 
-from controller.ros import convert
-from controller.ros.commands import Nodes
-from controller.ros.loop import MISS, STEP, Row
-from controller.ros.node import EVERYTHING
-from robots import vehicle
-from robots.ant import Ant
+from controller.config import UsageError
+from controller.ros import bag
+from controller.ros.bench import PATIENCE_S, QUICK, Bench, Outcome
+from controller.ros.keep import keep, resume
 
-STALE = 2.0  # periods
-SILENT = 2.0  # periods
-KILLED = ("controller-killed", "controller-interrupted")
-PATIENCE_S = 30.0  # for a node to start
-QUICK = {"controller.planner.samples": 16, "controller.planner.horizon": 3, "controller.planner.iterations": 1}
-HOVER = {"flight.trajectory": "hover"}  # of both nodes: where nobody controls it for long, it is to stay near
-SLOW = {"controller.planner.samples": 6000, "controller.planner.horizon": 8, "controller.planner.iterations": 2}
-
-
-class Command(NamedTuple):
-    time: float  # when it came [s]
-    data: np.ndarray
-    label: convert.Label
-
-
-@dataclass(frozen=True)
-class Outcome:
-    fault: str
-    safe: bool
-    recovered: bool
-    recovery_s: float
-    max_gap_ms: float
-    commands: int
-    why: str = ""
-
-
-class Probe(Node):
-    """Watches both nodes, changes their parameters and calls their services."""
-
-    def __init__(self, context: Context):
-        super().__init__("sealegs_probe", context=context)
-        self.commands: list[Command] = []
-        self.rows: list[tuple[float, Row]] = []
-        self.efforts: list[tuple[int, np.ndarray]] = []  # by stamp [ns]
-        self.silences: list[float] = []  # when the robot said that it takes the safe action
-        self.create_subscription(Float64MultiArray, "sealegs_controller/commands", self._command, EVERYTHING)
-        self.create_subscription(Float64MultiArray, "sealegs_controller/telemetry", self._row, EVERYTHING)
-        self.create_subscription(JointState, "joint_states", self._state, EVERYTHING)
-        self.create_subscription(DiagnosticArray, "/diagnostics", self._diagnosis, 50)
-        self._settings_of = {name: AsyncParameterClient(self, f"sealegs_{name}") for name in ("robot", "controller")}
-        self._spinner = SingleThreadedExecutor(context=context)
-        self._spinner.add_node(self)
-
-    def _command(self, m: Float64MultiArray) -> None:
-        label = convert.label_of(m)
-        assert label is not None
-        self.commands.append(Command(time.monotonic(), np.array(m.data), label))
-
-    def _row(self, m: Float64MultiArray) -> None:
-        self.rows.append((time.monotonic(), Row(**convert.table(m))))
-
-    def _state(self, m: JointState) -> None:
-        self.efforts.append((convert.stamp_of(m), np.array(m.effort)))
-
-    def _diagnosis(self, m: DiagnosticArray) -> None:
-        if any("the safe action acts" in s.message for s in m.status):
-            self.silences.append(time.monotonic())
-
-    def spin(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
-        """-> whether `until` came true in that time."""
-        end = time.monotonic() + seconds
-        while not (done := until()) and time.monotonic() < end:
-            self._spinner.spin_once(timeout_sec=0.02)
-        return done
-
-    def set(self, node: str, values: dict[str, Any]) -> list[str]:
-        """-> the reasons of refusals. Raises TimeoutError."""
-        client = self._settings_of[node]
-        if not self.spin(PATIENCE_S, client.services_are_ready):
-            raise TimeoutError(f"no parameters at the {node} node")
-        future = client.set_parameters([Parameter(name, value=value) for name, value in values.items()])
-        return [r.reason for r in self._answer(future, node).results if not r.successful]
-
-    def get(self, node: str, name: str) -> Any:
-        return parameter_value_to_python(self._answer(self._settings_of[node].get_parameters([name]), node).values[0])
-
-    def call(self, service: str) -> Trigger.Response:
-        client = self.create_client(Trigger, f"sealegs_controller/{service}")
-        if not self.spin(PATIENCE_S, client.service_is_ready):
-            raise TimeoutError(f"no service {service}")
-        return self._answer(client.call_async(Trigger.Request()), service)
-
-    def _answer(self, future: Any, who: str) -> Any:
-        if not self.spin(PATIENCE_S, future.done):
-            raise TimeoutError(f"{who} does not answer")
-        return future.result()
-
-    def fresh(self, since: float, n: int = 3) -> bool:
-        """Whether n fresh plans came after `since`."""
-        return sum(t > since and r.kind == STEP for t, r in self.rows) >= n
-
-
-class Bench:
-    """Both nodes and a probe, in a domain of their own. speed: times real time; 1 is real time, without /clock."""
-
-    def __init__(self, folder: Path, domain: int, seed: int = 0, speed: float = 1.0, robot: str = "ant"):
-        os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-        self.robot, flown = robot, vehicle.load("1kg")
-        self.period = Ant.dt if robot == "ant" else flown.dt
-        ends = (np.full(8, x) if robot == "ant" else flown.command(np.full(4, x)) for x in (-1.0, 1.0))
-        self.low, self.high = ends
-        self.nodes = Nodes(folder, domain, "")
-        self.speed, self._seed = speed, seed
-        self.context = Context()
-        rclpy.init(context=self.context, domain_id=domain)
-        self.probe = Probe(self.context)
-        self.start("controller")
-        self.start("robot")
-        self.running()
-
-    def start(self, name: str) -> None:
-        if name == "controller":
-            own = QUICK if self.robot == "ant" else HOVER
-            settings = {"autostart": True, "seed": self._seed, "use_sim_time": self.speed != 1, **own}
-        else:
-            own = {} if self.robot == "ant" else HOVER
-            settings = {"seed": self._seed, "mode": "real" if self.speed == 1 else "fast", "speed": self.speed, **own}
-        self.nodes.start(name, {"robot": self.robot, **settings})
-
-    def running(self, seconds: float = 120.0) -> None:
-        """Raises TimeoutError."""
-        begun = time.monotonic()
-        if not self.probe.spin(seconds, lambda: self.probe.fresh(begun)):
-            raise TimeoutError("the nodes do not run: " + "; ".join(self.nodes.output(n) for n in self.nodes.processes))
-
-    def kill(self, name: str) -> None:
-        process = self.nodes.processes[name]
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-
-    def close(self) -> None:
-        self.nodes.stop(*self.nodes.processes)
-        self.probe.destroy_node()
-        rclpy.try_shutdown(context=self.context)  # pyright: ignore[reportPrivateImportUsage]
-
-    def wait(self, seconds: float) -> None:
-        """Of the robot's time."""
-        self.probe.spin(seconds / self.speed)
-
-    def outcome(self, fault: str, begun: float, over: float, patience: float = 15.0) -> Outcome:
-        """Waits for the recovery, then judges the commands from begun on."""
-        probe, period = self.probe, self.period
-        recovered = probe.spin(patience / self.speed if patience < PATIENCE_S else patience, lambda: probe.fresh(over))
-        first = next((t for t, r in probe.rows if t > over and r.kind == STEP), float("nan"))
-        seen = [c for c in probe.commands if c.time > begun]
-        sound = all(((c.data >= self.low) & (c.data <= self.high)).all() for c in seen)  # False where NaN
-        rows = [r for t, r in probe.rows if t > begun and r.kind in (STEP, MISS)]
-        # By the controller's own clock, so that it is its delay which counts and not that of whoever watches.
-        gaps = [b.sent_s - a.sent_s for a, b in itertools.pairwise(rows) if fault not in KILLED or a.run == b.run]
-        gap = max((g for g in gaps if g >= 0), default=0.0)  # less where the robot, and /clock, began anew
-        why = "" if sound else "a command out of bounds"
-        if gap > STALE * period:
-            why = f"no command for {1e3 * gap:.0f} ms"
-        elif fault in KILLED and self.robot == "ant" and (moved := self._moved_in_silence()):
-            why = f"not in the safe action {moved:.2f} s after the last command"
-        elif fault in KILLED and self.robot != "ant" and not any(t > begun for t in probe.silences):
-            why = "the robot did not say that it takes the safe action"
-        return Outcome(fault, not why, recovered, first - over, 1e3 * gap, len(seen), why)
-
-    def _moved_in_silence(self) -> float:
-        """How long after its last command the robot was seen to act, beyond what it may, while the controller was away [s]; 0: not."""
-        run = self.probe.commands[-1].label.run
-        before = [c.label.stamp for c in self.probe.commands if c.label.run != run]
-        after = min(c.label.stamp for c in self.probe.commands if c.label.run == run)
-        last = max((s for s in before if s < after), default=after)
-        # One period until the command acts, SILENT until it does so no more, one until the state shows it.
-        late = [
-            s - last
-            for s, effort in self.probe.efforts
-            if last + (SILENT + 2) * 1e9 * self.period < s < after and effort.any()
-        ]
-        return max(late, default=0) / 1e9
+SLOW_SAMPLES = 6000  # at a fifth of real time and faster
+DISK_KIB = 160  # of a disk that fills while it is recorded to
 
 
 def state_fault(bench: Bench, fault: str, rng: np.random.Generator) -> Outcome:
@@ -266,7 +84,8 @@ def nonsense(bench: Bench, rng: np.random.Generator) -> Outcome:
 
 def slow(bench: Bench, rng: np.random.Generator) -> Outcome:
     begun = time.monotonic()
-    bench.probe.set("controller", SLOW)
+    samples = round(SLOW_SAMPLES * max(1.0, 0.2 / bench.speed))
+    bench.probe.set("controller", dict(zip(QUICK, (samples, 8, 2), strict=True)))
     bench.wait(float(rng.uniform(0.3, 0.8)))
     bench.probe.set("controller", QUICK)
     return bench.outcome("slow", begun, time.monotonic())
@@ -280,21 +99,81 @@ def sigint_twice(bench: Bench, rng: np.random.Generator) -> Outcome:
     process.send_signal(signal.SIGINT)
     time.sleep(float(rng.uniform(0, 0.05)))
     process.send_signal(signal.SIGINT)
-    code = process.wait(10)
+    code, said = process.wait(10), bench.nodes.output(name)
     bench.start(name)
     out = bench.outcome(
         "controller-killed" if name == "controller" else "sigint-twice", begun, time.monotonic(), PATIENCE_S
     )
-    said = bench.nodes.output(name)
     if code != 0 or "Traceback" in said:
         return replace(out, fault="sigint-twice", safe=False, why=f"{name} ended with {code}")
     return replace(out, fault="sigint-twice")
+
+
+@contextmanager
+def small_disk(folder: Path, kib: int) -> Iterator[Path]:
+    """A disk of that size, as long as it is needed. Raises PermissionError where none can be mounted."""
+    folder.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise PermissionError(f"no disk could be mounted: {done.stderr.strip()}; valid: root, or CAP_SYS_ADMIN")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def record_onto(bench: Bench, out: Path, fault: str, break_it: Callable[[], None]) -> Outcome:
+    """A recorder whose disk gives up: it must say so in one line, and the others must not notice."""
+    begun, nodes = time.monotonic(), bench.nodes
+    nodes.start("record", {"robot": bench.robot, "out": str(out)})
+    try:
+        bench.probe.spin(PATIENCE_S, lambda: any(out.glob("*.mcap")))
+        break_it()
+        bench.probe.spin(4 * PATIENCE_S, lambda: "recording stopped" in nodes.output("record"))
+        out_of = bench.outcome(fault, begun, time.monotonic())
+    finally:
+        nodes.stop("record")
+    code, said = nodes.processes.pop("record").returncode, nodes.output("record")
+    if code != 0 or said.count("recording stopped") != 1 or "Traceback" in said:
+        return replace(out_of, safe=False, why=f"the recorder ended with {code}: {said.strip()[-200:]}")
+    return out_of
+
+
+def disk_full(bench: Bench, rng: np.random.Generator) -> Outcome:
+    """What was written before must be readable."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        small_disk(Path(folder) / "disk", DISK_KIB + int(rng.integers(64))) as disk,
+    ):
+        outcome = record_onto(bench, disk / "bag", "disk-full", lambda: None)
+        kept = re.search(r"the (\d+) messages until then are kept", bench.nodes.output("record"))
+        readable = sum(1 for _ in bag.read(disk / "bag")) if kept else 0
+    if kept is None or not 0 < readable == int(kept[1]):
+        return replace(outcome, safe=False, why=outcome.why or f"{readable} messages can be read")
+    return outcome
+
+
+def folder_gone(bench: Bench, rng: np.random.Generator) -> Outcome:
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "bag"
+
+        def vanish() -> None:
+            bench.wait(float(rng.uniform(0, 0.5)))
+            shutil.rmtree(out)
+
+        return record_onto(bench, out, "folder-gone", vanish)
 
 
 STATE_FAULTS = ("missing", "late", "repeat", "reorder", "nan", "names", "order", "clock")
 TRIALS: dict[str, Callable[[Bench, np.random.Generator], Outcome]] = {
     **{f: (lambda bench, rng, f=f: state_fault(bench, f, rng)) for f in STATE_FAULTS},
     "robot-killed": robot_killed, "controller-killed": controller_killed, "nonsense": nonsense, "slow": slow, "sigint-twice": sigint_twice,
+    "disk-full": disk_full, "folder-gone": folder_gone,
 }  # fmt: skip
 
 
@@ -311,6 +190,7 @@ class FaultsConfig:
     seed: int = 0
     domain: int = 77
     out: Path = Path("runs/faults")
+    """where it has trials of the same robot, speed and seed already, those are not made again"""
     speed: float = 1.0
     """times real time; less than 1 for a machine that is busy with other things"""
     faults: tuple[str, ...] = ()
@@ -319,7 +199,7 @@ class FaultsConfig:
 
 def table(outcomes: list[Outcome]) -> str:
     lines = [
-        "| fault | trials | safe | recovered | recovery, median / max [s] | longest without a command [ms] |",
+        "| fault | trials | safe | recovered | recovery, median / max [s of wall time] | longest without a command [ms] |",
         "|---|---|---|---|---|---|",
     ]
     for fault in dict.fromkeys(o.fault for o in outcomes):
@@ -339,25 +219,50 @@ def main() -> None:
             f"sealegs: unknown fault {unknown[0]!r}; valid for {c.robot}: {', '.join(FAULTS[c.robot])}", file=sys.stderr
         )
         sys.exit(2)
-    c.out.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(c.seed)
-    outcomes: list[Outcome] = []
+    settings = {"robot": c.robot, "speed": c.speed, "seed": c.seed}
+    try:
+        rows = resume(c.out, "faults", settings)
+    except UsageError as e:
+        print(f"sealegs: {e}", file=sys.stderr)
+        sys.exit(2)
+    done = {(r["trial"], r["fault"]) for r in rows}
+    left = [(i, f) for i in range(c.times) for f in c.faults or FAULTS[c.robot] if (i, f) not in done]
+    bench: Bench | None = None
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))  # so that the nodes end with it
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), c.domain, c.seed, c.speed, c.robot)
         try:
-            for i in range(c.times):
-                for fault in c.faults or FAULTS[c.robot]:
+            for i, fault in left:
+                rng = np.random.default_rng([c.seed, i, tuple(TRIALS).index(fault)])
+                try:
+                    if bench is None:
+                        bench = Bench(Path(folder), c.domain, c.seed, c.speed, c.robot)
                     bench.running()
-                    outcomes.append(TRIALS[fault](bench, rng))
-                    o = outcomes[-1]
-                    print(
-                        f"{i + 1}/{c.times} {fault}: {'safe' if o.safe else 'UNSAFE ' + o.why}, recovered: {o.recovered}",
-                        flush=True,
+                    o = TRIALS[fault](bench, rng)
+                except PermissionError as e:
+                    print(f"{i + 1}/{c.times} {fault}: skipped, {e}", flush=True)
+                    continue
+                except (TimeoutError, subprocess.TimeoutExpired) as e:
+                    o = Outcome(
+                        fault, False, False, float("nan"), float("nan"), 0, f"a node does not answer: {e}"[:300]
                     )
-                    (c.out / "faults.json").write_text(json.dumps([asdict(o) for o in outcomes], indent=1))
-                    (c.out / "faults.md").write_text(table(outcomes))
+                rows.append({"trial": i, **asdict(o)})
+                print(
+                    f"{i + 1}/{c.times} {fault}: {'safe' if o.safe else 'UNSAFE ' + o.why}, recovered: {o.recovered}",
+                    flush=True,
+                )
+                keep(
+                    c.out,
+                    "faults",
+                    settings,
+                    rows,
+                    table([Outcome(**{k: v for k, v in r.items() if k != "trial"}) for r in rows]),
+                )
+                if bench is not None and not o.recovered:  # the next one is to begin with sound nodes
+                    bench.close()
+                    bench = None
         finally:
-            bench.close()
+            if bench is not None:
+                bench.close()
 
 
 if __name__ == "__main__":

@@ -9,9 +9,10 @@ from rclpy.node import Node
 
 from controller.ros import convert
 from controller.ros.bag import Bag
-from controller.ros.node import EVERYTHING, LATCHED, Parameters, run_node
+from controller.ros.node import EVERYTHING, LATCHED, STEADY, Parameters, run_node
 from controller.ros.topics import MULTI_ARRAY, TOPICS
 
+FLUSH_S = 1.0  # what may be lost where the disk fills
 STRING = "std_msgs/msg/String"
 
 
@@ -41,6 +42,7 @@ class RecorderNode(Node):
             self._bag.add(name, kind)
             qos = LATCHED if kind == STRING else EVERYTHING
             self.create_subscription(convert.message_type(kind), topic, lambda m, name=name: self._write(name, m), qos)
+        self.create_timer(FLUSH_S, self._flush, clock=STEADY)
         self.get_logger().info(f"recording to {config.out}")
 
     def _change(self, config: RecordConfig, names: set[str]) -> None:
@@ -54,17 +56,36 @@ class RecorderNode(Node):
             return
         try:
             self._bag.write(topic, time.time_ns(), message)
-        except Exception as e:  # a full disk, a vanished folder: nothing more to record, but nothing else to disturb
-            self.get_logger().error(f"recording stopped: {e!r}")
-            self.close()
+        except Exception as e:
+            self._give_up(e)
+
+    def _flush(self) -> None:
+        if self._bag is None:
+            return
+        try:
+            self._bag.flush()
+        except Exception as e:
+            self._give_up(e)
+
+    def _give_up(self, e: Exception) -> None:
+        """A full disk, a vanished folder: nothing more to record, but nothing else to disturb."""
+        bag, self._bag = self._bag, None
+        assert bag is not None
+        try:
+            kept = f"the {bag.rescue()} messages until then are kept"
+        except Exception as e2:
+            kept = f"what was recorded is lost: {e2!r}"
+        self.get_logger().error(f"recording stopped: {e!r}; {kept}")
 
     def close(self) -> None:
-        bag, self._bag = self._bag, None
+        bag = self._bag
         try:
             if bag is not None:
+                bag.flush()
                 bag.close()
         except Exception as e:
-            self.get_logger().error(f"the recording could not be closed: {e!r}")
+            self._give_up(e)
+        self._bag = None
 
 
 def run(argv: list[str]) -> int:

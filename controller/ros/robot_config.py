@@ -54,6 +54,8 @@ class RobotConfig:
     """probability that a message is lost"""
     reorder: float = 0.0
     """probability that a state arrives after the one that follows it"""
+    relay_commands: bool = False
+    """commands are delayed and lost on their way, too"""
     fault: Fault = "none"
     marker_hz: float = 10.0
     engine: Literal["mujoco", "pybullet"] = "mujoco"

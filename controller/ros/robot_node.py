@@ -53,6 +53,10 @@ class RobotNode(Node):
         self._queue: list[tuple[int, int, str, Any]] = []  # due [ns], order, topic, message
         self._order = itertools.count()
         self._held_back: list[tuple[str, Any]] = []
+        self._coming: list[tuple[int, int, Any]] = []  # due [ns], order, command
+        self._command_rng = np.random.default_rng(
+            [config.seed, 2]
+        )  # of their own: when commands come, the machine decides
         self.action, self.heard = self.plant.safe_action, None
         self._label: convert.Label | None = None
         self._counts: Counter[str] = Counter()
@@ -65,7 +69,7 @@ class RobotNode(Node):
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._ticks = self.create_publisher(Clock, "/clock", 10) if config.mode == "fast" else None
         self.create_subscription(
-            convert.message_type(self.plant.input), "sealegs_controller/commands", self._obey, NEWEST
+            convert.message_type(self.plant.input), "sealegs_controller/commands", self._hear, NEWEST
         )
         self.create_timer(1.0, self._report, clock=STEADY)
         if config.marker_hz:
@@ -84,7 +88,7 @@ class RobotNode(Node):
                 raise UsageError(f"{name} is {getattr(config, name)}; valid: a probability, 0 to 1")
         if config.speed <= 0:
             raise UsageError(f"speed is {config.speed}; valid: more than 0")
-        late = [n for n in ("delay_ms", "jitter_ms", "drop", "reorder") if getattr(config, n)]
+        late = [n for n in ("delay_ms", "jitter_ms", "drop", "reorder", "relay_commands") if getattr(config, n)]
         if config.mode == "lockstep" and late:
             raise UsageError(
                 f"{late[0]} is {getattr(config, late[0])}; valid in lockstep: 0, because it waits for every answer"
@@ -102,6 +106,14 @@ class RobotNode(Node):
             self._schedule, self._since = schedule, self.step
 
     # --- commands in
+
+    def _hear(self, message: Any) -> None:
+        config = self.settings.config
+        if not config.relay_commands:
+            self._obey(message)
+        elif self._command_rng.random() >= config.drop:
+            delay = 1e6 * (config.delay_ms + config.jitter_ms * self._command_rng.standard_normal())
+            heapq.heappush(self._coming, (self.now + max(0, round(delay)), next(self._order), message))
 
     def _obey(self, message: Any) -> None:
         assert self.plant is not None
@@ -159,15 +171,17 @@ class RobotNode(Node):
         return stamp
 
     def deliver(self) -> None:
-        """Send what is due."""
+        """Send, and obey, what is due."""
+        while self._coming and self._coming[0][0] <= self.now:
+            self._obey(heapq.heappop(self._coming)[2])
         while self._queue and self._queue[0][0] <= self.now:
             _, _, topic, message = heapq.heappop(self._queue)
             self._outputs[topic].publish(message)
 
     @property
     def due(self) -> int | None:
-        """When the next message is to leave [ns]."""
-        return self._queue[0][0] if self._queue else None
+        """When the next message is to leave, or to be obeyed [ns]."""
+        return min((queue[0][0] for queue in (self._queue, self._coming) if queue), default=None)
 
     def tick(self) -> None:
         if self._ticks is not None:
@@ -297,13 +311,15 @@ def timed(node: RobotNode, executor: Executor) -> int:
     wait(node, executor)
     origin, begun = (0 if config.mode == "fast" else time.time_ns()), time.monotonic_ns()
     tick = 0
+    # Simulated time waits for the machine: a /clock that made up for it would jump, and every command would look late.
+    slack = grain if config.mode == "fast" else node.period
 
     def wall(at: int) -> int:  # the robot's time -> [ns] from now until then
         return begun + round((at - origin) / speed) - time.monotonic_ns()
 
     while not STOP.is_set() and not (config.steps and node.step >= config.steps):
         target = origin + tick * grain
-        if wall(target) < -node.period / speed:  # the machine stood still: go on from now rather than hurry
+        if wall(target) < -slack / speed:  # the machine stood still: go on from now rather than hurry
             begun -= wall(target)
             node.behind()
         while not STOP.is_set():

@@ -3,12 +3,8 @@
 The same trials twenty times each, with the times they took: `python -m controller.ros.faults --times 20 --out DIR`.
 """
 
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +12,8 @@ import pytest
 pytest.importorskip("rclpy", reason="ROS 2 is not installed here; valid: pip install 'sealegs[ros]'")
 
 from controller.guard import EVENTS, RELAX
-from controller.ros.faults import NONSENSE, QUICK, STATE_FAULTS, TRIALS, Bench
+from controller.ros.bench import QUICK, Bench
+from controller.ros.faults import NONSENSE, STATE_FAULTS, TRIALS
 from controller.ros.loop import MISS, OPERATOR, PLANNING, RESET, STATE, STEP
 
 
@@ -40,14 +37,29 @@ def test_the_command_stays_safe_and_control_comes_back(bench, fault):
     assert outcome.recovered, outcome
 
 
-def test_planning_slower_than_the_period_is_answered_for(bench):
-    at = time.monotonic()
-    outcome = TRIALS["slow"](bench, np.random.default_rng(1))
+@pytest.mark.parametrize("fault", ["disk-full", "folder-gone"])
+def test_a_recorder_without_its_disk_says_so_and_nobody_else_notices(bench, fault):
+    try:
+        outcome = TRIALS[fault](bench, np.random.default_rng(1))
+    except PermissionError as e:
+        pytest.skip(str(e))
+    assert outcome.safe, outcome
     assert outcome.recovered, outcome
+
+
+def test_planning_slower_than_the_period_is_answered_for(tmp_path, domain):
+    # Planner and watchdog share two processors with whatever else runs, and wait for them: 20 to 320 ms were seen. At a twentieth of real time
+    # that is little against the half period between the watchdog's deadline and the limit.
+    bench = Bench(tmp_path, 1 + domain % 100, speed=0.05)
+    try:
+        at = time.monotonic()
+        outcome = TRIALS["slow"](bench, np.random.default_rng(1))
+    finally:
+        bench.close()
     rows = [r for t, r in bench.probe.rows if t > at]
     assert any(r.kind == MISS and r.cause == PLANNING for r in rows)
-    # The watchdog shares a processor with the planner that is too slow: where others have it too, both wait.
-    assert "out of bounds" not in outcome.why and outcome.max_gap_ms < 500, outcome
+    assert outcome.safe, outcome
+    assert outcome.recovered, outcome
 
 
 def test_a_state_that_stays_away_is_answered_by_holding_then_relaxing(bench):
@@ -115,19 +127,3 @@ def test_a_setting_that_makes_sense_is_taken_while_it_runs(bench):
     assert bench.probe.set("controller", {"controller.planner.samples": 20}) == []
     assert bench.probe.spin(10, lambda: bench.probe.rows[-1][1].run != run and bench.probe.rows[-1][1].kind == STEP)
     assert bench.probe.set("controller", {"controller.planner.samples": QUICK["controller.planner.samples"]}) == []
-
-
-def test_a_folder_that_vanishes_is_the_recorders_trouble_alone(bench, tmp_path):
-    log, out = tmp_path / "log", tmp_path / "bag"
-    with open(log, "wb") as f:
-        recorder = subprocess.Popen(
-            [sys.executable, "-m", "controller.ros", "record", "--ros-args", "-p", f"out:={out}"],
-            stdout=f, stderr=f, env=bench.nodes._env, start_new_session=True,
-        )  # fmt: skip
-    assert bench.probe.spin(60, lambda: any(Path(out).glob("*.mcap")))
-    for file in out.iterdir():
-        file.unlink()
-    out.rmdir()
-    bench.running()
-    recorder.send_signal(signal.SIGINT)
-    assert recorder.wait(20) == 0 and "could not be closed" in log.read_text() and "Traceback" not in log.read_text()

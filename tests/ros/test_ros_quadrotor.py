@@ -15,9 +15,9 @@ from controller.cli import main
 from controller.fly import fly
 from controller.pilots import make_pilot
 from controller.ros import bag, convert
+from controller.ros.bench import Bench
 from controller.ros.brains import BRAINS
 from controller.ros.controller_config import ControlConfig
-from controller.ros.faults import Bench
 from controller.ros.flight_config import FlightConfig, make_robot
 from controller.ros.loop import MISS, OPERATOR, RESET, STEP
 from robots.bodies import LOAD, VEHICLE

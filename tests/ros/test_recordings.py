@@ -1,0 +1,65 @@
+"""Recordings whose disk gives up: what was written before is a whole recording, and a run says that it is not all of it."""
+
+import json
+import os
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed here; valid: pip install 'sealegs[ros]'")
+
+from lockstep import QUICK
+
+from controller.cli import main
+from controller.config import UsageError
+from controller.ros import bag
+from controller.ros.bag import Bag
+from controller.ros.faults import small_disk
+from controller.ros.keep import keep, resume
+
+
+def test_a_disk_that_fills_during_a_run_keeps_what_was_written_before(tmp_path, domain, capsys):
+    try:
+        with small_disk(tmp_path / "disk", 250) as disk:
+            with pytest.raises(SystemExit) as stopped:
+                main(
+                    ["ros", "ant", "--lockstep", "--duration", "20", "--record", str(disk / "bag"), "--condition", "leg:3@20",
+                     "--domain", str(domain), *QUICK]
+                )  # fmt: skip
+            out, err = capsys.readouterr()
+            assert stopped.value.code == 1 and "ends before the run" in err
+            assert out.count("recording stopped") == 1 and "No space left" in out and "400 steps" in out
+            main(["replay", str(disk / "bag")])  # ends with exit code 1 where an action differs
+            same, _, every = capsys.readouterr().out.split()[:3]
+            assert same == every and 20 < int(every) < 400
+            main(["hil-report", str(disk / "bag"), "--out", str(tmp_path / "report")])
+        told = json.loads((tmp_path / "report/report.json").read_text())
+        assert abs(told["commands"] - int(every)) <= 1 and told["lost"]["commands_missing"] == 0
+    except PermissionError as e:
+        pytest.skip(str(e))
+
+
+def text(i: int) -> SimpleNamespace:
+    return SimpleNamespace(data=f"{i}" * 200)
+
+
+@pytest.mark.parametrize("flushed", [0, 3, 40])
+def test_what_was_flushed_survives_a_write_that_fails(tmp_path, flushed):
+    written = Bag(tmp_path / "bag")
+    written.add("/a", "std_msgs/msg/String")
+    for i in range(flushed):
+        written.write("/a", i, text(i))
+        written.flush()
+    written.write("/a", flushed, text(flushed))
+    os.write(written._file.fileno(), b"half a chunk")  # as much as still went onto the disk
+    assert written.rescue() == flushed
+    assert [m.time for m in bag.read(tmp_path / "bag")] == list(range(flushed))
+
+
+def test_a_measurement_goes_on_where_it_was_cut_with_the_same_settings_alone(tmp_path):
+    assert resume(tmp_path, "found", {"speed": 1.0}) == []
+    keep(tmp_path, "found", {"speed": 1.0, "seeds": (1, 2)}, [{"seed": 1}], "| |\n")
+    assert resume(tmp_path, "found", {"speed": 1.0, "seeds": (1, 2)}) == [{"seed": 1}]
+    assert (tmp_path / "found.md").read_text() == "| |\n"
+    with pytest.raises(UsageError, match=r"speed 1\.0, not 2\.0"):
+        resume(tmp_path, "found", {"speed": 2.0, "seeds": (1, 2)})
