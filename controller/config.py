@@ -61,7 +61,7 @@ class PlannerConfig:
     beta: float = 0.7
     """correlation of the noise from one step to the next"""
     ahead: int = 0
-    """iterations made while the next state is awaited, from where it is expected: over ROS the command then comes sooner"""
+    """iterations made while the next state is awaited, from where it is expected, one less than all at most: over ROS commands then come sooner"""
 
 
 @dataclass(frozen=True)
@@ -98,10 +98,7 @@ def make_adapter(name: str, model: MLP) -> Adapter:
 def make_planner(config: PlannerConfig, n_action: int) -> Shooting:
     """Raises UsageError."""
     at_least(1, planner_horizon=config.horizon, planner_iterations=config.iterations)
-    if not 0 <= config.ahead < config.iterations:
-        raise UsageError(
-            f"iterations ahead are {config.ahead} of {config.iterations}; valid: 0 or more, and fewer than all"
-        )
+    at_least(0, planner_iterations_ahead=config.ahead)
     at_least(getattr(PLANNERS[config.kind], "elites", 2), planner_samples=config.samples)
     return PLANNERS[config.kind](
         n_action=n_action, horizon=config.horizon, samples=config.samples, iterations=config.iterations,

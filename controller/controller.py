@@ -119,7 +119,7 @@ class Controller:
     @property
     def _early(self) -> Shooting | None:
         """The planner, where it works ahead."""
-        return self.planner if isinstance(self.planner, Shooting) and self.planner.ahead else None
+        return self.planner if isinstance(self.planner, Shooting) and self.planner.early else None
 
     def _prepare(self, planner: Shooting, memory: Memory, phi: Phi, s: Tensor) -> Ready:
         """s (b, s): where the plan is expected to begin."""

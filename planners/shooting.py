@@ -40,7 +40,8 @@ class Search(NamedTuple):
 
 @dataclass(frozen=True)
 class Shooting(ABC):
-    """Settings of every sampling planner. Actions are bounded by [low, high]. ahead: how many of the iterations `prepare` makes; fewer than all."""
+    """Settings of every sampling planner. Actions are bounded by [low, high]. ahead: how many of the iterations `prepare` makes, one less than all of
+    them at most."""
 
     n_action: int = 8
     horizon: int = 12
@@ -52,6 +53,11 @@ class Shooting(ABC):
     low: float = -1.0
     high: float = 1.0
     ahead: int = 0
+
+    @property
+    def early(self) -> int:
+        """Iterations that `prepare` makes."""
+        return min(self.ahead, self.iterations - 1)
 
     @property
     def keep(self) -> int:
@@ -89,8 +95,8 @@ class Shooting(ABC):
         rngs: Sequence[torch.Generator],
         terminal: Terminal | None = None,
     ) -> Search:
-        """The first `ahead` iterations of the next plan, from the states s (b, s) where the robots are expected to be by then."""
-        return self._search(self._begin(memory), self.ahead, predict, s, cost, rngs, terminal)[0]
+        """The first `early` iterations of the next plan, from the states s (b, s) where the robots are expected to be by then."""
+        return self._search(self._begin(memory), self.early, predict, s, cost, rngs, terminal)[0]
 
     @torch.no_grad()
     def plan(
@@ -104,7 +110,7 @@ class Shooting(ABC):
         search: Search | None = None,
     ) -> tuple[Plan, Memory]:
         """search: what `prepare` found, in the place of memory."""
-        n = self.iterations if search is None else self.iterations - self.ahead
+        n = self.iterations if search is None else self.iterations - self.early
         search, best, cost_of_best = self._search(search or self._begin(memory), n, predict, s, cost, rngs, terminal)
         plan = Plan(self.choose(search.mean, best), cost_of_best, cost_of_best.isfinite())
         return plan, Memory(search.mean, search.elites)

@@ -20,6 +20,7 @@ from controller.config import ControllerConfig, UsageError, at_least
 from controller.evaluate_quadrotor import QuadrotorConfig, check_target, make_path
 from controller.ros import stop
 from controller.ros.bag import INSTALL
+from controller.ros.controller_config import real_time
 from controller.ros.flight_config import FlightConfig, make_robot
 from controller.ros.params import flatten
 from controller.ros.stop import STOP
@@ -71,7 +72,7 @@ class Ros(RosConfig):
     """A simulated ant and its controller as two ROS 2 nodes, in two processes."""
 
     robot: AnyRobot = "ant"
-    controller: ControllerConfig = field(default_factory=ControllerConfig)
+    controller: ControllerConfig = field(default_factory=real_time)
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,14 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from controller.config import ControllerConfig, UsageError, at_least, make_planner
+from controller.config import ControllerConfig, PlannerConfig, UsageError, at_least, make_planner
 from controller.ros.flight_config import FlightConfig, check_flight
+
+
+def real_time() -> ControllerConfig:
+    """Of the ant, where a command is waited for: the last two iterations alone come after the state. As good as five after it: 2384 and 1835
+    per 500 steps (healthy, leg:3) against 2485 and 1730 over six seeds."""
+    return ControllerConfig(planner=PlannerConfig(iterations=6, ahead=4))
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,7 @@ class ControlConfig:
     """predict the state over the measured time until the command acts, before planning; never in lockstep"""
     marker_hz: float = 5.0
     """how often plan and reference are drawn, where somebody looks; 0: never"""
-    controller: ControllerConfig = field(default_factory=ControllerConfig)
+    controller: ControllerConfig = field(default_factory=real_time)
     """of the ant"""
     flight: FlightConfig = field(default_factory=FlightConfig)
     """of the quadrotor"""

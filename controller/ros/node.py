@@ -1,5 +1,6 @@
 """What the nodes share: parameters from a dataclass, quality of service, the clock, and how a node is run and ended."""
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -35,6 +36,7 @@ NEWEST = _qos(1, reliable=False)
 OFFERED = _qos(20, reliable=True)
 EVERYTHING = _qos(2000, reliable=True)
 LATCHED = _qos(10, reliable=True, latched=True)
+SWITCH_S = 1e-3  # who plans gives way to who receives after so long; Python's own 5 ms are half a period of the quadrotor
 STEADY = Clock(clock_type=ClockType.STEADY_TIME)
 
 
@@ -77,11 +79,12 @@ def steady_ns(node: Node) -> int:
 def run_node(argv: list[str], make: Callable[[], Any], loop: Callable[[Any, Executor], int] | None = None) -> int:
     """Start ROS, make the node, spin until STOP (or loop until it returns), end in order. -> exit code: 2 where the node could not be made
     for a reason that is the user's."""
+    sys.setswitchinterval(SWITCH_S)
     rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
     node = None
     try:
         node = make()
-        executor = EventsExecutor()  # a third of the processor time of the others
+        executor = EventsExecutor()  # both nodes together take a fifth less processor time than on the single-threaded one
         executor.add_node(node)
         if loop is not None:
             return loop(node, executor)

@@ -319,8 +319,11 @@ def timed(node: RobotNode, executor: Executor) -> int:
 
     while not STOP.is_set() and not (config.steps and node.step >= config.steps):
         target = origin + tick * grain
-        if wall(target) < -slack / speed:  # the machine stood still: go on from now rather than hurry
-            begun -= wall(target)
+        if (lost := -wall(target)) > slack / speed:  # the machine stood still: go on from now rather than hurry
+            begun += lost
+            if config.mode != "fast":  # stamps are of now: late ones would look like latency for ever
+                origin += lost
+                target += lost
             node.behind()
         while not STOP.is_set():
             until = min(target, node.due if node.due is not None else target)

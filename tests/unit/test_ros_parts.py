@@ -143,7 +143,11 @@ def test_clocks_that_moved_a_little_are_believed_after_a_while():
 
 def test_parameters_are_the_dataclass():
     values = flatten(ControlConfig())
-    assert values["controller.planner.samples"] == PlannerConfig().samples and values["controller.deadline_ms"] == 0.0
+    assert (
+        values["controller.planner.samples"] == PlannerConfig().samples
+        and values["controller.planner.ahead"] == 4
+        and values["controller.deadline_ms"] == 0.0
+    )
     assert update(ControlConfig(), values) == ControlConfig()
     changed = update(ControlConfig(), {"controller.planner.kind": "mppi", "controller.deadline_ms": 40.0, "seed": 3})
     assert (changed.controller.planner.kind, changed.controller.deadline_ms, changed.seed) == ("mppi", 40.0, 3)
@@ -154,7 +158,7 @@ def test_parameters_are_the_dataclass():
     ("name", "value"),
     [
         ("controller.planner.kind", "dice"), ("controller.planner.samples", 0), ("controller.planner.std", math.nan), ("seed", -1),
-        ("controller.planner.ahead", 5),
+        ("controller.planner.ahead", -1),
         ("controller.planner.beta", 1.0), ("controller.k", 0), ("robot", "whale"), ("controller.planner.horizon", 1.5), ("no.such", 1),
     ],
 )  # fmt: skip
