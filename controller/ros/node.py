@@ -36,7 +36,9 @@ NEWEST = _qos(1, reliable=False)
 OFFERED = _qos(20, reliable=True)
 EVERYTHING = _qos(2000, reliable=True)
 LATCHED = _qos(10, reliable=True, latched=True)
-SWITCH_S = 1e-3  # who plans gives way to who receives after so long; Python's own 5 ms are half a period of the quadrotor
+SWITCH_S = (
+    1e-3  # who plans gives way to who receives after so long; Python's own 5 ms are half a period of the quadrotor
+)
 STEADY = Clock(clock_type=ClockType.STEADY_TIME)
 
 
@@ -84,7 +86,9 @@ def run_node(argv: list[str], make: Callable[[], Any], loop: Callable[[Any, Exec
     node = None
     try:
         node = make()
-        executor = EventsExecutor()  # both nodes together take a fifth less processor time than on the single-threaded one
+        executor = (
+            EventsExecutor()
+        )  # both nodes together take a fifth less processor time than on the single-threaded one
         executor.add_node(node)
         if loop is not None:
             return loop(node, executor)
