@@ -179,8 +179,8 @@ class Controller:
         last_s = torch.where(usable[:, None], s, torch.nan)
         expected = torch.full_like(last_s, torch.nan)
         if early is not None:
-            after = predict(begin[:, None], action[:, None])[:, 0]
-            expected = torch.where(usable[:, None], after, torch.nan)
+            reached = predict(begin[:, None], action[:, None])[:, 0]
+            expected = torch.where(usable[:, None], reached, torch.nan)
         memory = Memory(recent, carry, phi, warm, guarded, last_s, tuple(rng.get_state() for rng in rngs), expected)
         diagnostics = Diagnostics(
             before.numpy(), after.numpy(), plan.cost.numpy(), event.numpy(),

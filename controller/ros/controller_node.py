@@ -116,7 +116,7 @@ class ControllerNode(LifecycleNode):
             )
             for topic, kind in brain.inputs.items()
         ]
-        self._worker = Worker(self._plan)
+        self._worker = Worker(self._plan, self._failed)
         self._watchdog = Watchdog(self._check)
         self.get_logger().info(f"configured: {config.robot}, {adapter_of(config)}, period {1e3 * brain.dt:g} ms")
         return TransitionCallbackReturn.SUCCESS
@@ -218,15 +218,11 @@ class ControllerNode(LifecycleNode):
         with self._lock:
             if not self._active or self._held or self._loop is None:
                 return
-            loop, self._planning = self._loop, True
-            started = now_ns(self)
+            loop, started = self._loop, now_ns(self)
             begun = loop.begin(*job, self._lead(started - job[1]))
+            self._planning = True
         try:
             planned = loop.plan(begun)
-        except Exception as e:  # whatever the maths did, the watchdog goes on and the next state is tried
-            self._counts["failed"] += 1
-            self.get_logger().error(f"planning failed: {e!r}")
-            return
         finally:
             self._planning = False
         with self._lock:
@@ -242,17 +238,17 @@ class ControllerNode(LifecycleNode):
         self._prepare(loop)  # when the command is out
         self._draw(loop)
 
+    def _failed(self, e: Exception) -> None:
+        """Whatever the maths did, the watchdog goes on and the next state is tried."""
+        self._counts["failed"] += 1
+        self.get_logger().error(f"planning failed: {e!r}")
+
     def _prepare(self, loop: Loop) -> None:
         """In the worker's thread: what the next plan can begin with before its state comes. In lockstep nobody waits for a command meanwhile."""
         if self.settings.config.lockstep:
             return
         memory, started = loop.memory, time.perf_counter()
-        try:
-            ready = loop.brain.prepare(memory)
-        except Exception as e:
-            self._counts["failed"] += 1
-            self.get_logger().error(f"preparing failed: {e!r}")
-            return
+        ready = loop.brain.prepare(memory)
         with self._lock:
             loop.take(memory, ready, 1e3 * (time.perf_counter() - started))
 

@@ -124,10 +124,11 @@ class Watchdog:
 
 
 class Worker:
-    """A thread that does one job at a time. A job that comes while another runs waits; a newer one takes its place."""
+    """A thread that does one job at a time. A job that comes while another runs waits; a newer one takes its place. failed: told of whatever a
+    job raises; the next job is tried."""
 
-    def __init__(self, work: Callable[[Any], None]):
-        self._work = work
+    def __init__(self, work: Callable[[Any], None], failed: Callable[[Exception], None]):
+        self._work, self._failed = work, failed
         self._changed = threading.Condition()
         self._job: Any = None
         self._stop = False
@@ -154,4 +155,7 @@ class Worker:
                 if self._stop:
                     return
                 job, self._job = self._job, None
-            self._work(job)
+            try:
+                self._work(job)
+            except Exception as e:
+                self._failed(e)

@@ -124,9 +124,11 @@ def test_a_step_is_the_same_whether_or_not_it_was_prepared(name):
             seen[1] = np.nan
         ready = controller.prepare(prepared)
         assert (ready.ready is None) == (t == 0) and controller.prepare(ready) is ready
-        a, plain, _ = controller.step(plain, seen)
-        b, prepared, _ = controller.step(ready, seen)
+        a, plain, said = controller.step(plain, seen)
+        b, prepared, told = controller.step(ready, seen)
         assert np.array_equal(a, b) and same(plain, prepared)
+        for x, y in zip(said[:4], told[:4], strict=True):
+            assert x.shape == (B,) and np.array_equal(x, y, equal_nan=True)
         s = move(s, a)
     assert prepared.ready is None
 

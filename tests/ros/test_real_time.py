@@ -17,7 +17,7 @@ QUICK = (
     "--controller.planner.horizon",
     "3",
     "--controller.planner.iterations",
-    "1",
+    "2",
 )
 
 
@@ -45,6 +45,7 @@ def test_what_was_sent_is_what_replay_makes(tmp_path, domain, capsys, extra):
     assert f"{len(sent)} of {len(sent)} actions identical" in said
     assert all(abs(x) <= 1 for m in sent for x in m.content.data)
     kinds = {row["kind"] for row in rows(tmp_path / "bag")}
+    assert any(row["prepare_ms"] > 0 for row in rows(tmp_path / "bag"))  # the first iteration, ahead
     if "left" in extra:
         assert kinds >= {0.0, 1.0} and all(m.topic.startswith("/left/") for m in sent)
 
