@@ -203,7 +203,7 @@ class Flyer:
         action, guard, event = self.guard.step(memory.guard, each, good)
         command = self.tracker.vehicle.command(action.double().numpy())
         newest = self._row(memory, given, s, usable)
-        before, after = (self._error(x, newest) for x in (as_phi(self.theta), phi))
+        before, after = self._errors(phi, newest)
         feedback_ms = 1e3 * (time.perf_counter() - start)
 
         restarts = memory.carry.restarts.numpy() if isinstance(memory.carry, Belief) else np.zeros(len(s))
@@ -290,11 +290,19 @@ class Flyer:
         fresh = torch.as_tensor(known) & (good if self.unseen is None else True)
         return Newest(x, torch.as_tensor(given.a).float(), x_next, fresh)
 
-    def _error(self, phi: Phi, newest: Newest) -> np.ndarray:
+    def _errors(self, phi: Phi, newest: Newest) -> tuple[np.ndarray, np.ndarray]:
+        """-> (b,) theta's, (b,) phi's [m/s^2]."""
         x, a, x_next, fresh = newest
-        row = Transitions(x[:, None], a[:, None], x_next[:, None], fresh[:, None])
-        error = left(self.model.mlp, phi, row, self._latent(phi, len(fresh)))[:, 0]
-        return np.where(fresh.numpy(), np.sqrt((error**2).mean(-1)), np.nan).astype(float)
+        row, b = Transitions(x[:, None], a[:, None], x_next[:, None], fresh[:, None]), len(fresh)
+        zero, z = torch.zeros(b, N_Z), self._latent(phi, b)
+        if phi.net is self.theta.net:  # one call of the network for both
+            error = left(self.model.mlp, phi, Transitions(*(torch.cat((y, y)) for y in row)), torch.cat((zero, z)))
+        else:
+            parts = (left(self.model.mlp, *of) for of in ((as_phi(self.theta), row, zero), (phi, row, z)))
+            error = np.concatenate(list(parts))
+        size = np.sqrt((error[:, 0] ** 2).mean(-1)).astype(float)
+        known = fresh.numpy()
+        return np.where(known, size[:b], np.nan), np.where(known, size[b:], np.nan)
 
 
 def _append(recent: Transitions, newest: Newest) -> Transitions:

@@ -138,7 +138,10 @@ class NMPC:
             new = self._feedback(at, np.zeros((len(s), self.n_delta)), target)
             move = step.ok & (cold | (i == 0))
             ok = np.where(move, new.ok, step.ok)
-            step = Step(*(np.where(_like(move & ok, x), x, y) for x, y in zip(new[:3], step[:3], strict=True)), ok)
+            nodes, actions, value = (
+                np.where(_like(move & ok, x), x, y) for x, y in zip(new[:3], step[:3], strict=True)
+            )
+            step = Step(nodes, actions, value, ok)
         return step
 
     def _expand(self, linearise: Linearise, cost: LeastSquares, nodes: np.ndarray, actions: np.ndarray) -> Prepared:

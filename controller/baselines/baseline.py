@@ -39,8 +39,12 @@ def turn(rot: np.ndarray, x: np.ndarray) -> np.ndarray:
 def attitude(force: np.ndarray) -> np.ndarray:
     """(*b, 3) -> (*b, 3, 3), body -> world: z along the force, y across the world's x (heading 0)."""
     z = _unit(force)
-    y = _unit(np.cross(z, [1.0, 0.0, 0.0]))
-    return np.stack((np.cross(y, z), y, z), -1)
+    y = _unit(np.stack((0 * z[..., 0], z[..., 2], -z[..., 1]), -1))  # z x (1, 0, 0)
+    x = y[..., _NEXT] * z[..., _LAST] - y[..., _LAST] * z[..., _NEXT]  # numpy's cross takes five times as long
+    return np.stack((x, y, z), -1)
+
+
+_NEXT, _LAST = [1, 2, 0], [2, 0, 1]
 
 
 def misalignment(rot: np.ndarray, goal: np.ndarray) -> np.ndarray:
