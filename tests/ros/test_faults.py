@@ -3,6 +3,7 @@
 The same trials twenty times each, with the times they took: `python -m controller.ros.faults --times 20 --out DIR`.
 """
 
+import signal
 import time
 from collections.abc import Iterator
 
@@ -60,6 +61,19 @@ def test_planning_slower_than_the_period_is_answered_for(tmp_path, domain):
     assert any(r.kind == MISS and r.cause == PLANNING for r in rows)
     assert outcome.safe, outcome
     assert outcome.recovered, outcome
+
+
+def test_simulated_time_waits_for_a_machine_that_stood_still(bench):
+    """A /clock that hurried after a stop would let every command look late."""
+    robot, stop = bench.nodes.processes["robot"], 0.2
+    begun, first = time.monotonic(), bench.probe.efforts[-1][0]
+    for _ in range(10):
+        robot.send_signal(signal.SIGSTOP)
+        time.sleep(stop)
+        robot.send_signal(signal.SIGCONT)
+        bench.probe.spin(0.3)
+    wall, passed = time.monotonic() - begun, (bench.probe.efforts[-1][0] - first) / 1e9
+    assert passed < bench.speed * (wall - 0.6 * 10 * stop) + bench.period, (wall, passed)
 
 
 def test_a_state_that_stays_away_is_answered_by_holding_then_relaxing(bench):
