@@ -116,6 +116,18 @@ class Controller:
             return memory
         return memory._replace(ready=self._prepare(early, memory, memory.phi, memory.expected))
 
+    @torch.no_grad()
+    def skip(self, memory: Memory, action: np.ndarray) -> Memory:
+        """A period went by without a plan, while action (b, a) acted: the next step has no transition to learn from, but still expects the robots
+        somewhere."""
+        nowhere = torch.full_like(memory.last_s, torch.nan)
+        memory = memory._replace(last_s=nowhere, ready=None)
+        if (early := self._early) is None:
+            return memory
+        predict, a = self.model.stepper(memory.phi, self.dtype), torch.as_tensor(action, dtype=torch.float32)
+        reached = predict(memory.expected[:, None], a[:, None])[:, 0].clone()
+        return memory._replace(warm=early.skip(memory.warm), expected=reached)
+
     @property
     def _early(self) -> Shooting | None:
         """The planner, where it works ahead."""

@@ -85,6 +85,10 @@ class Shooting(ABC):
         coloured = torch.stack([_colour(self.horizon, self.beta) @ x for x in white])
         return coloured.unflatten(-1, (self.n_action, n)).permute(0, 3, 1, 2)
 
+    def skip(self, memory: Memory) -> Memory:
+        """One period went by without a plan."""
+        return Memory(_shift(memory.mean), _shift(memory.elites))
+
     @torch.no_grad()
     def prepare(
         self,

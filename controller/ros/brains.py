@@ -96,8 +96,11 @@ class AntBrain:
         return action[0].numpy().copy(), self.interrupt(memory._replace(guard=guard)), int(event)
 
     def late(self, memory: Memory, planned: Memory, misses: int) -> Memory:
+        """What acted meanwhile is taken to be what acts now."""
+        for _ in range(misses):
+            planned = self.controller.skip(planned, memory.guard.action.numpy())
         guard = GuardMemory(planned.guard.plan, planned.guard.failures + misses, memory.guard.action)
-        return self.interrupt(planned._replace(guard=guard))
+        return planned._replace(guard=guard, last_s=torch.full_like(planned.last_s, torch.nan))
 
     def interrupt(self, memory: Memory) -> Memory:
         nowhere = torch.full_like(memory.last_s, torch.nan)

@@ -10,7 +10,7 @@ from controller.ros.flight_config import FlightConfig, check_flight
 def real_time() -> ControllerConfig:
     """Of the ant, where a command is waited for: the last two iterations alone come after the state. As good as five after it: 2384 and 1835
     per 500 steps (healthy, leg:3) against 2485 and 1730 over six seeds."""
-    return ControllerConfig(planner=PlannerConfig(iterations=6, ahead=4))
+    return ControllerConfig(planner=PlannerConfig(ahead=3))
 
 
 @dataclass(frozen=True)

@@ -152,6 +152,22 @@ def test_what_is_prepared_shows_in_the_plan_and_depends_on_no_mate():
     np.testing.assert_allclose(together.expected[0].numpy(), s[0], atol=1e-4)
 
 
+def test_a_period_without_a_plan_moves_the_expectation_and_the_warm_start():
+    controller = make("frozen", planner=EARLY)
+    one = np.array([1.0, 1.0])
+    s, memory = START, controller.init(SEEDS)
+    for _ in range(3):
+        a, memory, _ = controller.step(memory, s)
+        s = move(s, a, one)
+    held = np.full((B, 2), 0.3, np.float32)
+    late = controller.skip(controller.prepare(memory), held)
+    np.testing.assert_allclose(late.expected.numpy(), move(s, held, one), atol=1e-4)
+    assert torch.equal(late.warm.mean[:, :-1], memory.warm.mean[:, 1:]) and late.ready is None
+    # It is the next plan's: no transition leads to it, and nothing is learned.
+    _, after, _ = controller.step(late, move(s, held, one))
+    assert same(after.recent, memory.recent)
+
+
 def leaves(x: object) -> list[Tensor]:
     if x is None or isinstance(x, Tensor):
         return [] if x is None else [x]

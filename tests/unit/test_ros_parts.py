@@ -145,7 +145,7 @@ def test_parameters_are_the_dataclass():
     values = flatten(ControlConfig())
     assert (
         values["controller.planner.samples"] == PlannerConfig().samples
-        and values["controller.planner.ahead"] == 4
+        and values["controller.planner.ahead"] == 3
         and values["controller.deadline_ms"] == 0.0
     )
     assert update(ControlConfig(), values) == ControlConfig()
@@ -196,7 +196,7 @@ def drive(brain: AntBrain, events: str, prepare: bool = False) -> tuple[list[np.
     return sent, rows, loop
 
 
-def test_preparing_changes_no_command_and_is_thrown_away_after_a_miss():
+def test_preparing_changes_no_command_and_is_forgotten_after_a_miss():
     planner = PlannerConfig(samples=16, horizon=4, iterations=3, ahead=2)
     brain = ant(ControlConfig(controller=ControllerConfig(planner=planner)), None)
     events = "ssssmsslsssos"
@@ -204,8 +204,8 @@ def test_preparing_changes_no_command_and_is_thrown_away_after_a_miss():
     early, told, other = drive(brain, events, prepare=True)
     assert all(np.array_equal(a, b) for a, b in zip(sent, early, strict=True))
     assert not any(np.isfinite(r.prepare_ms) for r in rows)
-    # The first plan, and what follows a miss or a late plan, begin with nothing that was prepared before the state came.
-    expected = [k > 0 and events[k - 1] == "s" for k in range(len(events)) if events[k] in "sl"]
+    # The first plan, and what follows a miss, begin with nothing that was prepared before the state came.
+    expected = [k > 0 and events[k - 1] in "sl" for k in range(len(events)) if events[k] in "sl"]
     assert [np.isfinite(r.prepare_ms) for r in told if r.kind in (STEP, LATE)] == expected
     memory = other.memory
     other.take(loop.memory, loop.memory, 1.0)  # made of another memory
