@@ -125,9 +125,10 @@ class Quadrotor:
 
     def step(self, actions: np.ndarray) -> np.ndarray:
         """(b, 4) in [-1, 1], clipped -> states. Raises ValueError on an action that is not finite or of another shape."""
-        return self.part(actions, self.vehicle.substeps)
+        self.part(actions, self.vehicle.substeps)
+        return self.state()
 
-    def part(self, actions: np.ndarray, substeps: int) -> np.ndarray:
+    def part(self, actions: np.ndarray, substeps: int) -> None:
         """As step, over so many inner periods: for commands that come in the middle of a control period."""
         actions = np.asarray(actions, float)
         if actions.shape != (len(self.crashed), 4) or not np.isfinite(actions).all():
@@ -143,7 +144,6 @@ class Quadrotor:
         lag = 1 - math.exp(-self.dt * (substeps / self.vehicle.substeps) / self.vehicle.rotor_time_constant_s)
         self._thrust += lag * (command[:, 0] - self._thrust)
         self._watch()
-        return self.state()
 
     def _blow(self, periods: float = 1.0) -> np.ndarray:
         """-> air velocity in the world over so much of a control period, (b, 3) [m/s]; a gust is an Ornstein-Uhlenbeck process, drawn whether it
