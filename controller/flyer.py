@@ -40,6 +40,8 @@ from dynamics.swing import Swing
 from dynamics.types import Adapter, Phi, Theta, Transitions, as_phi
 from planners import nmpc
 from planners.condense import Expansion
+from planners.symbolic import Symbolic
+from robots import symbolic
 from robots.autopilot import Autopilot
 from robots.quadrotor import Quadrotor
 from robots.trajectory import Reference
@@ -238,24 +240,23 @@ class Flyer:
         self, phi: Phi, z: Tensor, s: np.ndarray, mass: np.ndarray, pending: Sequence[tuple[float, np.ndarray]]
     ) -> np.ndarray:
         """(b, 22) -> (b, 22) after the pending actions, by the slung-load model and what the network adds to it."""
-        space, dt, now = self.tracker.model.space, self.tracker.vehicle.dt, s
+        now, e = s, np.zeros((len(s), 6))
         for part, action in pending:
-            after = np.asarray(self._moved(now.T, action.T, mass[None])).T
             if self.unseen is None:
-                x, a = torch.as_tensor(now)[:, None].float(), torch.as_tensor(action)[:, None].float()
-                e = self.model.lacking(phi, x, a, z[:, None])[:, 0].double().numpy()
-                after[:, 9:12] += dt * e[:, :3]
-                after[:, 19:22] += dt * e[:, 3:]
-            if part < 1:
-                here, there = torch.as_tensor(now), torch.as_tensor(after)
-                after = space.retract(here, part * space.local(here, there)).numpy()
-            now = after
+                e = self.model.add(phi, now, action, z.numpy())
+            (now,) = self._moved(now, action, mass[:, None], e, np.full((len(s), 1), part))
         return np.where(np.isfinite(now).all(1, keepdims=True), now, s)
 
     @cached_property
-    def _moved(self) -> casadi.Function:
-        """(s, a, load's mass) one control period later, as columns."""
-        return Nominal(self.tracker.vehicle, load=True).symbolic()
+    def _moved(self) -> Symbolic:
+        """s (22), a (4), the load's mass, what the network adds (6), a share of the control period -> s (22) by then."""
+        vehicle = self.tracker.vehicle
+        s, a, mass, e, part = (casadi.SX.sym(x, n) for x, n in (("s", 22), ("a", 4), ("m", 1), ("e", 6), ("part", 1)))
+        after = Nominal(vehicle, load=True).symbolic()(s, a, mass)
+        after[9:12] += vehicle.dt * e[:3]
+        after[19:22] += vehicle.dt * e[3:]
+        there = symbolic.retract(s, part * symbolic.local(s, after))
+        return Symbolic(casadi.Function("moved", [s, a, mass, e, part], [casadi.densify(there)], {"cse": True}))
 
     @cached_property
     def _autopilot(self) -> Autopilot:

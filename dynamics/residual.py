@@ -169,6 +169,12 @@ class Residual:
         e[gone, 3:] = slope[gone, 3:] = 0
         return e, slope[..., :N_SEEN] @ self._slope(s), slope[..., self.mlp.space.n_feature :]
 
+    def add(self, phi: Phi, s: np.ndarray, a: np.ndarray, z: np.ndarray) -> np.ndarray:
+        """`lacking` for one state of each robot: (b, 22), (b, 4), (b, n_z) -> e (b, 6)."""
+        e = outputs(self.mlp, phi, self._seen(s)[:, None], z, a[:, None], slope=False)[0][:, 0]
+        e[(s[:, 16:19] ** 2).sum(1) <= PRESENT**2, 3:] = 0
+        return e
+
     def push(self, phi: Phi, s: np.ndarray, a: np.ndarray, z: np.ndarray) -> np.ndarray:
         """(b, 22), (b, 4), (b, n_z) -> (b, 3) what the network adds to the acceleration of vehicle and load together, in body coordinates [m/s^2]."""
         e = outputs(self.mlp, phi, self._seen(s)[:, None], z, a[:, None], slope=False)[0][:, 0]
