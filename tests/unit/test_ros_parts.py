@@ -145,7 +145,7 @@ def test_parameters_are_the_dataclass():
     values = flatten(ControlConfig())
     assert (
         values["controller.planner.samples"] == PlannerConfig().samples
-        and values["controller.planner.ahead"] == 3
+        and values["controller.planner.ahead"] == 2
         and values["controller.deadline_ms"] == 0.0
     )
     assert update(ControlConfig(), values) == ControlConfig()
