@@ -41,6 +41,7 @@ from controller.ros.node import (
     NEWEST,
     OFFERED,
     STEADY,
+    Cores,
     Parameters,
     Watchdog,
     Worker,
@@ -76,6 +77,7 @@ class ControllerNode(LifecycleNode):
             self.create_service(Trigger, f"~/{name}", getattr(self, f"_{name}"))
         self.create_timer(1.0, self._report, clock=STEADY)
         self._worker: Worker | None = None
+        self._cores: Cores | None = None
         self._watchdog: Watchdog | None = None
         if self.settings.config.autostart:
             self.trigger_configure()
@@ -153,7 +155,9 @@ class ControllerNode(LifecycleNode):
         for thread in (self._worker, self._watchdog):
             if thread is not None:
                 thread.close()
-        self._worker = self._watchdog = None
+        if self._cores is not None:
+            self._cores.close()
+        self._worker = self._watchdog = self._cores = None
 
     def _build(self, config: ControlConfig, warm: int) -> None:
         """A new loop with nothing adapted, after `warm` steps for practice. Raises CheckpointError, UsageError."""
@@ -215,6 +219,7 @@ class ControllerNode(LifecycleNode):
 
     def _plan(self, job: tuple[np.ndarray, int, int]) -> None:
         """In the worker's thread."""
+        cores = self._cores = self._cores or Cores()
         with self._lock:
             if not self._active or self._held or self._loop is None:
                 return
@@ -230,13 +235,14 @@ class ControllerNode(LifecycleNode):
                 return
             done = now_ns(self)
             self._took.append(done - started)
-            action, row = loop.finish(begun, planned, done)
+            action, row = loop.finish(begun, planned, done, cores.waited_ms())
             if action is not None:
                 self._send(action)
             if row is not None:
                 self._tell(row)
         self._prepare(loop)  # when the command is out
         self._draw(loop)
+        cores.waited_ms()  # from here on it counts for the next state
 
     def _failed(self, e: Exception) -> None:
         """Whatever the maths did, the watchdog goes on and the next state is tried."""

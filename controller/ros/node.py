@@ -1,5 +1,6 @@
 """What the nodes share: parameters from a dataclass, quality of service, the clock, and how a node is run and ended."""
 
+import os
 import sys
 import threading
 import time
@@ -121,6 +122,33 @@ class Watchdog:
     def _run(self) -> None:
         while not self._stop.wait(self._look()):
             pass
+
+
+class Cores:
+    """How long the thread that made this was ready to run and had no core to run on, as Linux counts it (schedstat). On a machine that others
+    use this is what tells a slow program from a busy machine."""
+
+    def __init__(self) -> None:
+        try:
+            self._file = os.open("/proc/thread-self/schedstat", os.O_RDONLY)
+        except OSError:
+            self._file = None
+        self._last = self._read()
+
+    def waited_ms(self) -> float:
+        """Since the last call; NaN where the kernel does not count it."""
+        last, self._last = self._last, self._read()
+        return (self._last - last) / 1e6
+
+    def close(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+
+    def _read(self) -> float:
+        """[ns]"""
+        if self._file is None:
+            return float("nan")
+        return float(os.pread(self._file, 100, 0).split()[1])
 
 
 class Worker:

@@ -84,7 +84,9 @@ def _timing(rows: list[Row], commands: list[tuple[int, convert.Label]], dt: floa
         "adapt_ms": _spread(np.array([r.adapt_ms for r in planned])),
         "plan_ms": _spread(np.array([r.plan_ms for r in planned])),
         "prepare_ms": _spread(np.array([r.prepare_ms for r in planned if np.isfinite(r.prepare_ms)])),
+        "waited_ms": _spread(np.array([r.waited_ms for r in planned if np.isfinite(r.waited_ms)])),
         "deadline_misses": int((latency > 1e3 * dt).sum()),
+        "deadline_misses_with_a_core": sum(r.latency_ms - np.nan_to_num(r.waited_ms) > 1e3 * dt for r in planned),
         "late_plans": sum(r.kind == LATE for r in rows),
     }
 
@@ -186,14 +188,15 @@ def _markdown(r: dict[str, Any]) -> str:
     names = {
         "interval_ms": "between commands [ms]", "state_to_command_ms": "state received to command sent [ms]",
         "stamp_to_command_ms": "state stamped to command sent [ms]", "adapt_ms": "adapting [ms]", "plan_ms": "planning [ms]",
-        "prepare_ms": "preparing, before the state [ms]",
+        "waited_ms": "no core to plan on, meanwhile [ms]", "prepare_ms": "preparing, before the state [ms]",
     }  # fmt: skip
     for key, name in names.items():
         lines.append(f"| {name} | " + " | ".join(number(r[key][q]) for q in ("p50", "p99", "max")) + " |")
     lines += [
         "", f"Period {number(r['period_ms'])} ms, {number(r['rate_hz'])} commands a second, standard deviation between commands "
         f"{number(r['interval_ms']['jitter_std'])} ms.", "", "| | |", "|---|---|",
-        f"| commands later than a period after their state | {r['deadline_misses']} |", f"| plans that came too late | {r['late_plans']} |",
+        f"| commands later than a period after their state | {r['deadline_misses']} |",
+        f"| of these, not for want of a core | {r['deadline_misses_with_a_core']} |", f"| plans that came too late | {r['late_plans']} |",
         *(f"| {name.replace('_', ' ')} | {n} |" for name, n in r["lost"].items()),
         *(f"| guard: {name} | {n} |" for name, n in r["guard"].items()),
         *(f"| without a new plan: {name} | {n} |" for name, n in r["without_a_new_plan"].items()), "",
