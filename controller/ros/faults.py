@@ -144,11 +144,11 @@ def record_onto(bench: Bench, out: Path, fault: str, break_it: Callable[[], None
     return out_of
 
 
-def disk_full(bench: Bench, rng: np.random.Generator) -> Outcome:
+def disk_full(bench: Bench, rng: np.random.Generator, kib: int = DISK_KIB) -> Outcome:
     """What was written before must be readable."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        small_disk(Path(folder) / "disk", DISK_KIB + int(rng.integers(64))) as disk,
+        small_disk(Path(folder) / "disk", kib + int(rng.integers(64))) as disk,
     ):
         outcome = record_onto(bench, disk / "bag", "disk-full", lambda: None)
         kept = re.search(r"the (\d+) messages until then are kept", bench.nodes.output("record"))

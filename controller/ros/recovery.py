@@ -95,8 +95,9 @@ def table(rows: list[dict[str, Any]]) -> str:
 
     each = {s: {w: by.get((w, s), float("nan")) for w in WAYS} for s in seeds}
     lines += [line(str(s), values) for s, values in each.items()]
-    lines.append(line("median", {w: float(np.nanmedian([v[w] for v in each.values()])) for w in WAYS}))
-    lines.append(line("mean", {w: float(np.nanmean([v[w] for v in each.values()])) for w in WAYS}))
+    for name, middle in (("median", np.median), ("mean", np.mean)):
+        known = {w: [v[w] for v in each.values() if np.isfinite(v[w])] for w in WAYS}
+        lines.append(line(name, {w: float(middle(x)) if x else float("nan") for w, x in known.items()}))
     return "\n".join(lines) + "\n"
 
 

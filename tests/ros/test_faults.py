@@ -15,7 +15,7 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed here; valid: pip ins
 from controller.guard import EVENTS, RELAX
 from controller.ros.bench import QUICK, Bench
 from controller.ros.faults import NONSENSE, STATE_FAULTS, TRIALS
-from controller.ros.loop import MISS, OPERATOR, PLANNING, RESET, STATE, STEP
+from controller.ros.loop import MISS, OPERATOR, RESET, STATE, STEP
 
 
 @pytest.fixture(scope="module")
@@ -34,31 +34,6 @@ def running(bench):
 @pytest.mark.parametrize("fault", [*STATE_FAULTS, "robot-killed", "controller-killed", "sigint-twice"])
 def test_the_command_stays_safe_and_control_comes_back(bench, fault):
     outcome = TRIALS[fault](bench, np.random.default_rng(1))
-    assert outcome.safe, outcome
-    assert outcome.recovered, outcome
-
-
-@pytest.mark.parametrize("fault", ["disk-full", "folder-gone"])
-def test_a_recorder_without_its_disk_says_so_and_nobody_else_notices(bench, fault):
-    try:
-        outcome = TRIALS[fault](bench, np.random.default_rng(1))
-    except PermissionError as e:
-        pytest.skip(str(e))
-    assert outcome.safe, outcome
-    assert outcome.recovered, outcome
-
-
-def test_planning_slower_than_the_period_is_answered_for(tmp_path, domain):
-    # Planner and watchdog share two processors with whatever else runs, and wait for them: 20 to 320 ms were seen. At a twentieth of real time
-    # that is little against the half period between the watchdog's deadline and the limit.
-    bench = Bench(tmp_path, 1 + domain % 100, speed=0.05)
-    try:
-        at = time.monotonic()
-        outcome = TRIALS["slow"](bench, np.random.default_rng(1))
-    finally:
-        bench.close()
-    rows = [r for t, r in bench.probe.rows if t > at]
-    assert any(r.kind == MISS and r.cause == PLANNING for r in rows)
     assert outcome.safe, outcome
     assert outcome.recovered, outcome
 
