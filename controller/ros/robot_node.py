@@ -311,19 +311,20 @@ def timed(node: RobotNode, executor: Executor) -> int:
     wait(node, executor)
     origin, begun = (0 if config.mode == "fast" else time.time_ns()), time.monotonic_ns()
     tick = 0
-    # Simulated time waits for the machine: a /clock that made up for it would jump, and every command would look late.
-    slack = grain if config.mode == "fast" else node.period
+    # Where the machine stood still, the robot goes on from now rather than hurry. Simulated time waits for it: a /clock that made up for it would
+    # jump, and every command look late. Real time does not: stamps tell the system's time, or every state would look late from then on.
+    simulated = config.mode == "fast"
+    slack = grain if simulated else node.period
 
     def wall(at: int) -> int:  # the robot's time -> [ns] from now until then
         return begun + round((at - origin) / speed) - time.monotonic_ns()
 
     while not STOP.is_set() and not (config.steps and node.step >= config.steps):
         target = origin + tick * grain
-        if (lost := -wall(target)) > slack / speed:  # the machine stood still: go on from now rather than hurry
-            begun += lost
-            if config.mode != "fast":  # stamps are of now: late ones would look like latency for ever
-                origin += lost
-                target += lost
+        if (late := -wall(target)) > slack / speed:
+            begun += late
+            if not simulated:
+                origin, target = origin + late, target + late
             node.behind()
         while not STOP.is_set():
             until = min(target, node.due if node.due is not None else target)

@@ -1,15 +1,20 @@
 """Real time, and faster: what was sent is what replay makes of the recording, late plans and missing states included."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 
+import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed here; valid: pip install 'sealegs[ros]'")
 
 from controller.cli import main
 from controller.ros import bag, convert
+from controller.ros.bench import Bench
+from controller.ros.loop import STEP
 
 QUICK = (
     "--controller.planner.samples",
@@ -51,6 +56,25 @@ def test_what_was_sent_is_what_replay_makes(tmp_path, domain, capsys, extra):
         assert all(row["waited_ms"] >= 0 for row in planned)
     if "left" in extra:
         assert kinds >= {0.0, 1.0} and all(m.topic.startswith("/left/") for m in sent)
+
+
+def test_stamps_tell_the_time_after_the_machine_stood_still(tmp_path, domain):
+    """Otherwise every later state looks late, or its delay is predicted over, though it is not."""
+    bench = Bench(tmp_path, domain)
+    try:
+        bench.running()
+        robot = bench.nodes.processes["robot"]
+        for _ in range(3):
+            robot.send_signal(signal.SIGSTOP)
+            time.sleep(0.5)
+            robot.send_signal(signal.SIGCONT)
+            bench.probe.spin(0.3)
+        since = time.monotonic()
+        assert bench.probe.spin(20, lambda: bench.probe.fresh(since, 10))
+        ways = [r.way_ms for t, r in bench.probe.rows if t > since and r.kind == STEP]
+    finally:
+        bench.close()
+    assert np.median(ways) < 100, ways
 
 
 def test_the_robot_announces_its_condition(tmp_path, domain):
