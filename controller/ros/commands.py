@@ -63,6 +63,8 @@ class RosConfig:
     """commands are delayed and lost on their way, too"""
     max_delay_periods: float = 1.5
     """a state this much later than the quickest of the last is not used; 0: never late"""
+    command_delay_ms: float = 0.0
+    """a command's way until it acts, where it is known: nothing measures it"""
     delay_compensation: bool = True
     """predict the state over the measured time until the command acts, before planning; never in lockstep"""
 
@@ -209,7 +211,8 @@ def ros(c: Ros | RosQuadrotor, hosts: Mapping[str, str] | None = None) -> None:
     own = {f"{name}.{k}": v for name, config in group.items() for k, v in flatten(config).items()}
     control = {
         "robot": c.robot, "weights": str(c.weights.resolve() if c.weights else ""), "seed": c.seed, "autostart": True,
-        "lockstep": c.lockstep, "delay_compensation": c.delay_compensation, "max_delay_periods": c.max_delay_periods, **own, **clock,
+        "lockstep": c.lockstep, "delay_compensation": c.delay_compensation, "command_delay_ms": c.command_delay_ms,
+        "max_delay_periods": c.max_delay_periods, **own, **clock,
     }  # fmt: skip
     engine = {} if isinstance(c, Ros) else {"engine": c.engine, **own}
     robot = {

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from controller.config import ControllerConfig, PlannerConfig, UsageError, at_least, make_planner
+from controller.ros.acting import MOST
 from controller.ros.flight_config import FlightConfig, check_flight
 
 
@@ -30,6 +31,8 @@ class ControlConfig:
     """a state this much later than the quickest of the last is not used; 0: never late"""
     delay_compensation: bool = True
     """predict the state over the measured time until the command acts, before planning; never in lockstep"""
+    command_delay_ms: float = 0.0
+    """a command's way until it acts, where it is known: nothing measures it"""
     marker_hz: float = 5.0
     """how often plan and reference are drawn, where somebody looks; 0: never"""
     controller: ControllerConfig = field(default_factory=real_time)
@@ -42,6 +45,8 @@ def check(config: ControlConfig) -> None:
     """Raises UsageError, VehicleError, TrajectoryError."""
     if config.robot == "quadrotor":
         check_flight(config.flight, config.seed)
+    if not 0 <= config.command_delay_ms < 1e3 * MOST:
+        raise UsageError(f"command_delay_ms is {config.command_delay_ms}; valid: 0 or more, below {1e3 * MOST:g}")
     planner = config.controller.planner
     make_planner(planner, 1)
     at_least(1, context_window_k=config.controller.k)

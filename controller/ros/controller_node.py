@@ -52,7 +52,7 @@ from controller.ros.node import (
 from controller.ros.params import flatten
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
-LIVE = ("controller.", "delay_compensation", "marker_hz")  # what may change while it runs
+LIVE = ("controller.", "delay_compensation", "command_delay_ms", "marker_hz")  # what may change while it runs
 COLOURS = {"plan": (1.0, 0.6, 0.1, 1.0), "reference": (0.2, 0.8, 0.4, 1.0), "path": (0.2, 0.8, 0.4, 0.35)}
 TIMED = 20  # plans whose median tells how long the next one will take
 
@@ -224,6 +224,7 @@ class ControllerNode(LifecycleNode):
             if not self._active or self._held or self._loop is None:
                 return
             loop, started = self._loop, now_ns(self)
+            loop.command_way = round(1e6 * self.settings.config.command_delay_ms)
             begun = loop.begin(*job, self._lead(started - job[1]))
             self._planning = True
         try:
@@ -280,7 +281,7 @@ class ControllerNode(LifecycleNode):
         config = self.settings.config
         if config.lockstep or not config.delay_compensation:
             return None
-        lead = since + round(float(np.median(self._took)) if self._took else 0)
+        lead = since + round(float(np.median(self._took)) if self._took else 0) + round(1e6 * config.command_delay_ms)
         if not 0 <= lead < MOST * 1e9:
             self._counts["clocks_disagree"] += 1
             return None

@@ -135,6 +135,7 @@ class Loop:
     run: int
     seq: int = 0
     epoch: int = 0
+    command_way: int = 0  # [ns] from sent to acting
 
     def __post_init__(self) -> None:
         self.memory = self.brain.init(self.seed)
@@ -216,8 +217,8 @@ class Loop:
         return action, self._row(MISS, cause=cause, event=event, acts_us=acts)
 
     def _acts(self, now: int, action: np.ndarray) -> int:
-        """Note that the newest command acts from now on -> since the stamp [us], to which the time is cut as rows hold it."""
-        since = (now - self.stamp) // 1000
+        """Note that the newest command acts from now and its way on -> since the stamp [us], to which the time is cut as rows hold it."""
+        since = (now + self.command_way - self.stamp) // 1000
         self._acting.add(self.seq, self.stamp + 1000 * since, action)
         return since
 

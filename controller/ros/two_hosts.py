@@ -48,6 +48,8 @@ class TwoHostsConfig:
     max_delay_periods: float = 1.5
     """a state this much later than the quickest of the last is not used; 0: never late"""
     delay_compensation: bool = True
+    command_way_known: bool = True
+    """both ways: the controller is told the relay's mean delay of commands"""
     condition: str = ""
     seeds: tuple[int, ...] = (100, 101, 102, 103, 104)
     duration: float = 10.0
@@ -108,6 +110,7 @@ def run(c: TwoHostsConfig, network: Network, seed: int, hosts: tuple[str, str]) 
             "delay_ms": c.delay_ms,
             "jitter_ms": c.jitter_ms,
             "relay_commands": network == "both ways",
+            "command_delay_ms": c.delay_ms if network == "both ways" and c.command_way_known else 0.0,
         }
     common: dict[str, Any] = {
         "duration": c.duration, "speed": c.speed, "condition": c.condition, "seed": seed, "domain": c.domain,

@@ -114,3 +114,20 @@ def test_the_time_of_a_missed_plan_is_on_the_same_clock():
     job = loop.begin(s, 3 * PERIOD, 3 * PERIOD, 20 * MS)
     assert job.timing is not None and sum(share for share, _ in job.timing.acted) == pytest.approx(1.0)
     assert job.timing.lead == pytest.approx(0.4) and len(job.timing.pending) == 1
+
+
+def test_a_command_on_its_way_does_not_act_yet():
+    brain = BRAINS["ant"](ControlConfig(controller=CONFIG), None)
+    loop, s, sent = Loop(brain, 0, 1, command_way=30 * MS), brain.rest(), []
+    for k in range(4):  # sent 20 ms after its state, acts another 30 ms, and so a period, later
+        job = loop.begin(s, k * PERIOD, k * PERIOD, 50 * MS)
+        assert job.timing is not None
+        if k >= 2:
+            ((share, acting),) = job.timing.acted
+            assert share == pytest.approx(1.0) and np.array_equal(acting, sent[-2])
+            ((share, waiting),) = job.timing.pending
+            assert share == pytest.approx(1.0) and np.array_equal(waiting, sent[-1])
+        action, row = loop.finish(job, loop.plan(job), k * PERIOD + 20 * MS)
+        assert action is not None and row is not None
+        assert (row.acts_us, row.latency_ms) == (50_000, 20.0)
+        sent.append(action)
