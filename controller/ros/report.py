@@ -86,7 +86,7 @@ def _timing(rows: list[Row], commands: list[tuple[int, convert.Label]], dt: floa
         "prepare_ms": _spread(np.array([r.prepare_ms for r in planned if np.isfinite(r.prepare_ms)])),
         "waited_ms": _spread(np.array([r.waited_ms for r in planned if np.isfinite(r.waited_ms)])),
         "deadline_misses": int((latency > 1e3 * dt).sum()),
-        "deadline_misses_with_a_core": sum(r.latency_ms - np.nan_to_num(r.waited_ms) > 1e3 * dt for r in planned),
+        "deadline_misses_with_a_core": int(sum(r.latency_ms - np.nan_to_num(r.waited_ms) > 1e3 * dt for r in planned)),
         "late_plans": sum(r.kind == LATE for r in rows),
     }
 
