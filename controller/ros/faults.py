@@ -112,6 +112,8 @@ def sigint_twice(bench: Bench, rng: np.random.Generator) -> Outcome:
 @contextmanager
 def small_disk(folder: Path, kib: int) -> Iterator[Path]:
     """A disk of that size, as long as it is needed. Raises PermissionError where none can be mounted."""
+    if shutil.which("mount") is None:
+        raise PermissionError("no disk could be mounted: there is no `mount`; valid: a system that has it, and root")
     folder.mkdir()
     done = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", str(folder)],
