@@ -51,6 +51,7 @@ class Weights:
 
 
 TAUT, RESERVE = 0.7, 0.9
+MISTRUST = 10.0  # per squared gap of the plan: 0.001 to 0.05 in ordinary flight, above 10 where full steps do not converge any more
 REACH = 0.2  # [rad], [m] of attitude and load; in flight these are off by 0.002 at most (training loads, random path at 2 m/s)
 
 
@@ -88,7 +89,7 @@ class Tracker:
         return NMPC(
             space.retract, space.local, space.n_state, space.n_delta, -np.ones(4), np.ones(4), hover, self.horizon,
             shift=1 / self.stride, tangent=SymbolicTangent(symbolic.retract, symbolic.local, space.n_state, space.n_delta),
-            reach=reach,
+            mistrust=MISTRUST, reach=reach,
         )  # fmt: skip
 
     @cached_property
