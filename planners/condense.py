@@ -95,7 +95,8 @@ def respond(dynamics: Expansion) -> Response:
     return Response(all_[..., d + 1 :], all_[..., :d], all_[..., d])
 
 
-def condense(response: Response, residual: Expansion, damping: float) -> Condensed:
+def condense(response: Response, residual: Expansion, damping: np.ndarray) -> Condensed:
+    """damping: (b,)"""
     b, h, m, a = residual.by_action.shape
     d = response.offset.shape[2]
     value = residual.value + _apply(residual.by_state, response.offset)
@@ -104,7 +105,7 @@ def condense(response: Response, residual: Expansion, damping: float) -> Condens
     for k in range(h):
         by_action[:, k, :, k * a : (k + 1) * a] += residual.by_action[:, k]
     by_action = by_action.reshape(b, h * m, h * a)
-    hessian = 2 * (by_action.swapaxes(1, 2) @ by_action + damping * np.eye(h * a))
+    hessian = 2 * (by_action.swapaxes(1, 2) @ by_action + damping[:, None, None] * np.eye(h * a))
     return Condensed(hessian, by_action, by_start.reshape(b, h * m, d), value.reshape(b, h * m))
 
 

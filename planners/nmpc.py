@@ -56,6 +56,8 @@ class NMPC:
     low, high        (a,) bounds of the actions
     start            (a,) the action that a plan starts from where there is none before
     damping          of every step, per unit of action squared (Levenberg)
+    mistrust         more of it, in proportion to the squared gaps between nodes and model, which a step that kept to where the model is linear has
+                     closed (cf. Yamashita, Fukushima 2001, On the rate of convergence of the Levenberg-Marquardt method)
     cold             Gauss-Newton steps on the first tick
     reach            (d,) how far from the first node, by coordinate, a measured state is embedded in what was prepared; beyond, model and
                      residual are expanded again, at that state
@@ -72,6 +74,7 @@ class NMPC:
     hold: int = 1
     shift: float = 1.0
     damping: float = 1e-6
+    mistrust: float = 0.0
     cold: int = 5
     tangent: Tangent | None = None
     reach: np.ndarray | float = np.inf
@@ -151,7 +154,7 @@ class NMPC:
         if not ok.all():
             fine, residual = (Expansion(*(np.where(_like(ok, x), x, 0.0) for x in e)) for e in (fine, residual))
         response = respond(compose(fine, self.hold))
-        qp = condense(response, residual, self.damping)
+        qp = condense(response, residual, self.damping + self.mistrust * (fine.value**2).sum((1, 2)))
         return Prepared(nodes, actions, response if self.hold == 1 else _held(fine, self.hold), qp, ok)
 
     def _feedback(self, prepared: Prepared, start: np.ndarray, target: np.ndarray | None) -> "Step":

@@ -139,6 +139,60 @@ def test_a_warm_start_converges_while_the_problem_moves():
     assert warm[1:4].max() < 0.3 * unwarmed[1:4].max()
 
 
+def test_a_state_is_embedded_in_what_was_prepared():
+    """On a linear model to rounding, wherever the first node was expected; on a nonlinear one to first order, and beyond `reach` expanded anew."""
+    targets = np.random.default_rng(0).normal(size=(3, H, 3))
+    for model in (integrator, pendulum):
+        nmpc = planner(3.0)
+        _, memory = nmpc.solve(nmpc.init(3), linear(model), START, COST, targets)
+        s = START + 0.01
+        _, exact = nmpc.solve(memory, linear(model), s, COST, targets, nmpc.prepare(memory, linear(model), COST, s))
+        off = []
+        for size in (0.2, 0.1):
+            away = nmpc.prepare(memory, linear(model), COST, s + size)
+            _, embedded = nmpc.solve(memory, linear(model), s, COST, targets, away)
+            np.testing.assert_allclose(embedded.nodes[:, 0], s, atol=1e-12)
+            off.append(np.abs(embedded.actions - exact.actions).max())
+            _, anew = replace(nmpc, reach=0.05).solve(memory, linear(model), s, COST, targets, away)
+            np.testing.assert_allclose(anew.actions, exact.actions, atol=1e-9)
+        if model is integrator:
+            assert max(off) < 1e-9
+        else:
+            assert off[1] < 0.35 * off[0] < 0.1
+
+
+def test_what_is_prepared_needs_no_target():
+    targets, s = np.random.default_rng(0).normal(size=(3, H, 3)), START + 0.05
+
+    def aimed(states: np.ndarray, actions: np.ndarray) -> Expansion:
+        parts = COST(states, actions)
+        return parts._replace(value=parts.value - targets)
+
+    nmpc = planner(2.0)
+    _, memory = nmpc.solve(nmpc.init(3), linear(pendulum), START, COST)
+    plan, after = nmpc.solve(memory, linear(pendulum), s, aimed)
+    same, got = nmpc.solve(memory, linear(pendulum), s, COST, targets, nmpc.prepare(memory, linear(pendulum), COST))
+    np.testing.assert_allclose(got.actions, after.actions, atol=1e-9)
+    np.testing.assert_allclose(same.cost, plan.cost, rtol=1e-9)
+
+
+def test_a_step_is_damped_where_the_last_one_left_gaps():
+    """Not at all on a linear model, whose gaps a step closes; the more, the larger they are."""
+    for model, size in ((integrator, 0.0), (pendulum, 0.1), (pendulum, 1.0)):
+        nmpc = planner(3.0, shift=0.0)
+        _, memory = nmpc.solve(nmpc.init(3), linear(model), START, COST)
+        rng = np.random.default_rng(0)
+        memory = memory._replace(nodes=memory.nodes + size * rng.normal(size=memory.nodes.shape))
+        steps = []
+        for mistrust in (0.0, 1.0, 100.0):
+            _, after = replace(nmpc, mistrust=mistrust).solve(memory, linear(model), START, COST)
+            steps.append(np.linalg.norm(after.actions - memory.actions, axis=(1, 2)))
+        if size:
+            assert (steps[1] < steps[0]).all() and (steps[2] < 0.5 * steps[0]).all()
+        else:
+            np.testing.assert_allclose(steps, 0.0, atol=1e-7)
+
+
 def test_actions_stay_within_bounds():
     nmpc = planner(low=np.array([0.2]), high=np.array([0.9]), start=np.array([0.5]))
     s, memory = 10 * START, nmpc.init(3)
