@@ -86,7 +86,7 @@ def test_a_value_comes_with_its_round_and_a_specialist_takes_the_damage_for_itse
     config = LearnConfig(
         conditions=("leg:3",), rounds=2, robots=8, steps=6, gains=False, value_from=1, early=PlannerConfig(samples=17, horizon=3, iterations=1),
         width=16, depth=1, batch=16, train=TrainConfig(steps=3), value=ValueConfig(width=8, sweeps=1, steps=2),
-        controller=ControllerConfig(planner=small),
+        controller=ControllerConfig(adapter="effectiveness", planner=small),
     )  # fmt: skip
     ant = Ant()
     learn(ant, config, tmp_path / "specialist", lambda _: None)
