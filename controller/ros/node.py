@@ -34,7 +34,7 @@ def _qos(depth: int, reliable: bool, latched: bool = False) -> QoSProfile:
 
 # Who controls asks for the newest and no repetition; who offers would repeat it for a recorder, which asks for everything.
 NEWEST = _qos(1, reliable=False)
-OFFERED = _qos(20, reliable=True)
+OFFERED = _qos(200, reliable=True)  # of a recorder that has no core for a second or two nothing is lost
 EVERYTHING = _qos(2000, reliable=True)
 LATCHED = _qos(10, reliable=True, latched=True)
 SWITCH_S = (
