@@ -39,6 +39,8 @@ weights: $(STAMP)
 	$(TRAIN) --init $(RUN)/learn/round-050.safetensors --adapter grbal --train.steps 1500 --windows 16 --out $(RUN)/grbal
 	cp $(RUN)/effectiveness/model.safetensors $(W)/ant.safetensors
 	for a in online-sgd last-layer grbal; do cp $(RUN)/$$a/model.safetensors $(W)/ant-$$a.safetensors; done
+	$(BIN)/sealegs right ant --out $(RUN)/right
+	cp $(RUN)/right/righting.json $(W)/ant-righting.json
 	cp $(RUN)/both/model.safetensors $(W)/ant-effectiveness+last-layer.safetensors
 
 # The quadrotor's: two minutes.

@@ -10,6 +10,7 @@ keeps the pairing.
 import json
 import os
 import platform
+import tempfile
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,15 +22,27 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
-from controller import peer, workload
+from controller import collect, peer, workload
 from controller.config import AdapterName
 from controller.workload import DTYPES, Size, Work, Workload
 from dynamics.checkpoint import git_revision
+from dynamics import data
 from dynamics.types import as_phi
 from planners.rollout import evaluate
+from robots.ant import Ant
+from robots.condition import HEALTHY
 
 TARGETS = {"float32": 1.2, "bfloat16": 3.0}  # times as fast as pytorch-mppi
 GEMM, FAST = "gemm float32", f"{peer.PACKAGE}, our predict"
+
+
+@dataclass(frozen=True)
+class Collected:
+    """A shard, as `sealegs collect` makes it."""
+
+    robots: int = 32
+    steps: int = 150
+    rounds: int = 15
 
 
 @dataclass(frozen=True)
@@ -46,6 +59,7 @@ class BenchConfig:
     """from which candidates are ranked in both precisions"""
     ranked: Size = field(default_factory=lambda: Size(512, 20))
     top: int = 50
+    collected: Collected = Collected()
 
 
 class Times(dict[str, np.ndarray]):
@@ -121,6 +135,34 @@ def ranking(w: Workload, config: BenchConfig) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def collecting(config: BenchConfig, seed: int, rng: np.random.Generator) -> dict[str, Any]:
+    """Throughput of `sealegs collect` over that of the bare simulator, which plays the same actions from the same states, on as many threads.
+    Both by wall time, in rounds of one each: the simulator's threads are not this one."""
+    b, t, ant = config.collected.robots, config.collected.steps, Ant()
+    times = np.empty((config.collected.rounds, 2))
+    with tempfile.TemporaryDirectory() as folder:
+        for i in range(-1, len(times)):
+            start = time.perf_counter()
+            collect.explore(ant, Path(folder), ["healthy"] * b, t, seed + i + 1)
+            took = time.perf_counter() - start
+            recorded, _ = data.read_shard(
+                data.shards(Path(folder))[-1], ant.name, ant.space.n_state, ant.space.n_action
+            )
+            ant.reset([HEALTHY] * b, collect.seeds(seed + i + 1, b))
+            bare = ant.physics.bare(ant.raw, recorded["a"].double().numpy(), ant.conditions)
+            start = time.perf_counter()
+            bare()
+            if i >= 0:
+                times[i] = took, time.perf_counter() - start
+    ant.physics.close()
+    rates = b * t / np.median(times, 0)
+    return {
+        "robots": b, "steps": t, "rounds": len(times), "target": 0.8,
+        "transitions_per_s": float(rates[0]), "bare_transitions_per_s": float(rates[1]),
+        "of_bare": ratio(times[:, 1], times[:, 0], rng),
+    }  # fmt: skip
+
+
 def machine() -> dict[str, Any]:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
@@ -181,6 +223,7 @@ def _run(seed: int, checkpoint: Path | None, config: BenchConfig) -> dict[str, A
             result["peer"] |= {"version": peer.version()}
             result["peer"]["sizes"].append({"size": str(size), "against": _against(times, rng)})
     result["ranking"] = ranking(w, config)
+    result["collect"] = collecting(config, seed, rng)
     result["machine"]["load_after"] = os.getloadavg()
     return result
 
@@ -222,6 +265,12 @@ def _show(result: dict[str, Any], console: Console) -> None:
                 for size in peers["sizes"] for x in size["against"]
             ],
         )  # fmt: skip
+    c = result["collect"]
+    console.print(
+        f"collect: {c['transitions_per_s']:.0f} transitions a second, {c['of_bare']['ratio']:.0%} ({c['of_bare']['low']:.0%} to "
+        f"{c['of_bare']['high']:.0%}) of the bare simulator's ({c['target']:.0%} asked)",
+        soft_wrap=True,
+    )
     console.print(
         f"bfloat16 against float32, weights {result['weights']}, {r['states']} states: Spearman {r['spearman_median']:.5f} "
         f"(least {r['spearman_min']:.5f}); of the {r['top']} cheapest of {r['candidates']}, {r['overlap_median']:.0f} agree "

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from controller import collect as collecting
 from controller import demo as demonstration
-from controller import demo_quadrotor, evaluate_quadrotor, learn_quadrotor, report, targets_quadrotor
+from controller import demo_quadrotor, evaluate_quadrotor, learn_quadrotor, report, righting, targets_quadrotor
 from controller import learn as learning
 from controller.config import ControllerConfig, RobotName, UsageError, at_least, make_controller
 from controller.evaluate import EvaluateConfig, evaluate, groups
@@ -31,7 +31,7 @@ from dynamics.checkpoint import CheckpointError
 from dynamics.data import DataError, shards
 from dynamics.train import ResumeError
 from robots.ant import Ant
-from robots.condition import ConditionError, parse
+from robots.condition import ConditionError
 from robots.trajectory import TrajectoryError
 from robots.vehicle import VehicleError
 
@@ -123,6 +123,14 @@ class Collect:
     skip_bad: bool = False
     """leave out what of a recording cannot be used (not finite, a gap, another shape); an episode ends there. Otherwise it is refused"""
     controller: ControllerConfig = field(default_factory=ControllerConfig)
+
+
+@dataclass(frozen=True)
+class Right(righting.SearchConfig):
+    """Find the motion that turns a robot over that lies on its back -> righting.json."""
+
+    robot: Robot = "ant"
+    out: Path = Path("runs/right")
 
 
 @dataclass(frozen=True)
@@ -256,6 +264,21 @@ def run_learn_quadrotor(c: LearnQuadrotor) -> None:
         console.print(f"written: {path}", soft_wrap=True)
 
 
+def right(c: Right) -> None:
+    at_least(1, rounds=c.rounds, scouts=c.scouts, starts=c.starts, steps=c.steps, elites=c.elites)
+    at_least(c.elites, candidates=c.candidates)
+    at_least(0, seed=c.seed)
+    if not 0 <= c.keep < 1:
+        raise UsageError(f"keep is {c.keep:g}; valid: 0 or more and less than 1")
+    config = righting.SearchConfig(**{k: getattr(c, k) for k in righting.SearchConfig.__dataclass_fields__})
+    c.out.mkdir(parents=True, exist_ok=True)
+    gait, record = righting.search(
+        ROBOTS[c.robot](), config, lambda line: console.print(line, soft_wrap=True, markup=False)
+    )
+    righting.save(c.out / "righting.json", c.robot, righting.gait(gait), record)
+    console.print(f"written: {c.out / 'righting.json'}", soft_wrap=True)
+
+
 def train(c: Train) -> None:
     with _bar() as bar:
         path, record = fit_adapter(ROBOTS[c.robot](), c, _tracker(bar))
@@ -284,7 +307,7 @@ def collect(c: Collect) -> None:
     at_least(1, robots=c.robots, steps=c.steps, batches=c.batches, number_of_conditions=len(c.conditions))
     at_least(0, seed=c.seed)
     for condition in c.conditions:
-        parse(condition)
+        collecting.steady(condition)
     dealt = [c.conditions[i % len(c.conditions)] for i in range(c.robots)]
     controller = make_controller(robot, c.controller, c.weights) if c.policy == "planner" else None
     c.out.mkdir(parents=True, exist_ok=True)
@@ -316,6 +339,7 @@ COMMANDS: dict[str, dict[str, Command]] = {
     "collect": {"ant": (Collect, collect)},
     "learn": {"ant": (Learn, learn), "quadrotor": (LearnQuadrotor, run_learn_quadrotor)},
     "train": {"ant": (Train, train)},
+    "right": {"ant": (Right, right)},
     "evaluate": {"ant": (Evaluate, run_evaluate), "quadrotor": (EvaluateQuadrotor, evaluate_of_quadrotor)},
     "targets": {"quadrotor": (Targets, run_targets)},
     "bench": {"": (Bench, bench)},

@@ -11,14 +11,26 @@ from controller.controller import Controller
 from controller.run import Fleet
 from dynamics import data
 from robots.ant import FALLEN, Ant
-from robots.condition import parse
+from robots.condition import Condition, ConditionError, parse
 
 LYING = 15  # steps a fallen robot is left to get up by itself: enough to learn how, too few to fill the dataset
 RETRY = (
     6,
     17,
 )  # steps before its fall to which a robot goes back: from ten on the true dynamics hardly ever need to fall (NOTES.md)
+
 Report = Callable[[int, int], None]  # steps done, steps in all
+
+
+def steady(condition: str) -> Condition:
+    """What a recording is made under: it holds one condition throughout, since training is told one for each. Raises ConditionError."""
+    schedule = parse(condition)
+    if schedule.onsets:
+        raise ConditionError(
+            f"condition {condition!r} changes at step {schedule.onsets[0]}, and a recording has one condition from its first step to its last; "
+            f"valid: conditions without @STEP, such as {condition.partition('@')[0]}"
+        )
+    return schedule.at(0)
 
 
 def explore(
@@ -42,7 +54,7 @@ def explore(
     gait += 0.2 * rng.standard_normal((b, steps, n))
     first = {"noise": np.ones(b, bool), "cpg": np.zeros(b, bool), "both": rng.permutation(b) % 2 == 0}[policy]
     actions = np.clip(np.where(first[:, None, None], noise, gait), -1, 1)
-    s = robot.reset([parse(c).at(0) for c in conditions], seeds(seed, b))
+    s = robot.reset([steady(c) for c in conditions], seeds(seed, b))
     after = robot.rollout(actions)
     states = np.concatenate((s[:, None], after), 1)
     path = data.append(
@@ -66,7 +78,7 @@ def on_policy(
     rest, else from shortly before its fall, so that the model gets to know the states from which a fall can still be averted.
     start (b, s): where each robot begins; a row of NaN, or None, stands for a robot at rest."""
     b = len(conditions)
-    s = robot.reset([parse(c).at(0) for c in conditions], seeds(seed, b))
+    s = robot.reset([steady(c) for c in conditions], seeds(seed, b))
     if start is not None and (moving := np.flatnonzero(np.isfinite(start).all(1))).size:
         s = robot.place(moving, start[moving])
     rng = np.random.default_rng([seed, 2])

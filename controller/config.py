@@ -10,10 +10,11 @@ import torch
 
 from controller.controller import Controller
 from controller.guard import Guard
+from controller.righting import load as load_righting
 from dynamics import checkpoint, risk, value
 from dynamics.adapt.effectiveness import Effectiveness
 from dynamics.adapt.frozen import Frozen
-from dynamics.adapt.gradient import GrBAL, OnlineSGD
+from dynamics.adapt.gradient import INNER_STEPS, GrBAL, OnlineSGD
 from dynamics.adapt.last_layer import LastLayer
 from dynamics.mlp import MLP
 from dynamics.types import Adapter, Theta
@@ -75,17 +76,19 @@ class ControllerConfig:
     """of the network inside the planner; states and costs are float32 always"""
     fall_price: float = 30.0
     """what a step of a plan costs where a fall is certain to follow, by the checkpoint's learned chance of one; in the unit of the robot's cost"""
+    righting: bool = False
+    """a robot that has lain for a second makes a motion that turns it over, where one was found for it (`sealegs right`)"""
     deadline_ms: float | None = None
     """a step slower than this is late and the guard holds the last plan; None: time does not matter"""
     planner: PlannerConfig = field(default_factory=PlannerConfig)
 
 
-def make_adapter(name: str, model: MLP) -> Adapter:
-    """The adapter of that name. Raises UsageError."""
+def make_adapter(name: str, model: MLP, inner_steps: int = 1) -> Adapter:
+    """The adapter of that name. inner_steps: GrBAL's. Raises UsageError."""
     makers = {
         "frozen": lambda: Frozen(model),
         "online-sgd": lambda: OnlineSGD(model),
-        "grbal": lambda: GrBAL(model),
+        "grbal": lambda: GrBAL(model, inner_steps),
         "last-layer": lambda: LastLayer(model),
         "effectiveness": lambda: Effectiveness(model),
         "effectiveness+last-layer": lambda: LastLayer(model, after=Effectiveness(model)),
@@ -143,11 +146,12 @@ def assemble(robot: Ant, config: ControllerConfig, loaded: checkpoint.Checkpoint
     return Controller(
         model=loaded.model,
         theta=loaded.theta,
-        adapter=make_adapter(config.adapter, loaded.model),
+        adapter=make_adapter(config.adapter, loaded.model, max(1, int(loaded.theta.meta.get(INNER_STEPS, 1)))),
         planner=make_planner(config.planner, n),
         cost=running_cost(robot, loaded.theta, config.fall_price),
         terminal=value.terminal(robot.space, loaded.theta.value),
         guard=Guard(-one, one, torch.as_tensor(np.asarray(robot.safe_action))),
+        righting=load_righting(WEIGHTS / f"{robot.name}-righting.json", robot) if config.righting else None,
         k=config.k,
         dtype=getattr(torch, config.precision),
         deadline_ms=config.deadline_ms,

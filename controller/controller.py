@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from controller.guard import OK, THETA, Guard, GuardMemory
+from controller.guard import OK, RIGHT, THETA, Guard, GuardMemory
+from controller.righting import Righting
 from dynamics.mlp import MLP
 from dynamics.types import Adapter, Phi, Theta, Transitions, as_phi
 from planners.planner import Cost, Planner, Terminal
@@ -56,6 +57,7 @@ class Memory(NamedTuple):
     expected: (
         Tensor  # (b, s) where the next plan begins, NaN where that is not known; only with a planner that works ahead
     )
+    lain: Tensor  # (b,) int, steps each robot has lain; only with a motion that rights it
     ready: Ready | None = None
 
 
@@ -73,6 +75,7 @@ class Controller:
     cost: Cost
     guard: Guard
     terminal: Terminal | None = None
+    righting: Righting | None = None
     k: int = 32
     discount: float = 0.85
     dtype: torch.dtype = torch.float32
@@ -91,6 +94,7 @@ class Controller:
         return Memory(
             nothing, self.adapter.init(self.theta, b), as_phi(self.theta), warm, self.guard.init(b, horizon),
             torch.full((b, space.n_state), torch.nan), rng, torch.full((b, space.n_state), torch.nan),
+            torch.zeros(b, dtype=torch.int64),
         )  # fmt: skip
 
     def restart(self, memory: Memory, which: np.ndarray) -> Memory:
@@ -105,6 +109,7 @@ class Controller:
             _tree(pick, memory.recent, fresh.recent), _tree(pick, memory.carry, fresh.carry), phi,
             _tree(pick, memory.warm, fresh.warm), _tree(pick, memory.guard, fresh.guard),
             pick(memory.last_s, fresh.last_s), memory.rng, pick(memory.expected, fresh.expected),
+            pick(memory.lain, fresh.lain),
         )  # fmt: skip
 
     @torch.no_grad()
@@ -185,20 +190,37 @@ class Controller:
         planned = time.perf_counter()
         if late is None:
             late = self.deadline_ms is not None and 1e3 * (planned - start) > self.deadline_ms
-        action, guarded, event = self.guard.step(memory.guard, plan.actions, plan.valid & usable & (not late))
+        actions, lain, rights = self._righted(memory.lain, s, usable, phi, plan.actions)
+        good = (plan.valid | rights) & usable & (not late)
+        action, guarded, event = self.guard.step(memory.guard, actions, good)
         event = torch.where((event == OK) & ~better, THETA, event)
+        event = torch.where(good & rights, RIGHT, event)
 
         last_s = torch.where(usable[:, None], s, torch.nan)
         expected = torch.full_like(last_s, torch.nan)
         if early is not None:
             reached = predict(begin[:, None], action[:, None])[:, 0]
             expected = torch.where(usable[:, None], reached, torch.nan)
-        memory = Memory(recent, carry, phi, warm, guarded, last_s, tuple(rng.get_state() for rng in rngs), expected)
+        memory = Memory(
+            recent, carry, phi, warm, guarded, last_s, tuple(rng.get_state() for rng in rngs), expected, lain
+        )
         diagnostics = Diagnostics(
             before.numpy(), after.numpy(), plan.cost.numpy(), event.numpy(),
             1e3 * (adapted - start), 1e3 * (planned - adapted), 1e3 * (time.perf_counter() - start),
         )  # fmt: skip
         return action.numpy().copy(), memory, diagnostics  # the caller's own: memory keeps what was sent
+
+    def _righted(
+        self, lain: Tensor, s: Tensor, usable: Tensor, phi: Phi, plan: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """-> plan (b, h, a), for how long each robot has lain (b,), which are being righted (b,). An unusable state says nothing of either."""
+        if self.righting is None:
+            return plan, lain, torch.zeros_like(usable)
+        after, motion = self.righting.step(lain, s, phi.gain)
+        rights = self.righting.rights(after) & usable
+        # Where the next state is missing the guard holds the motion's action, as it would hold a plan's.
+        plan = torch.where(rights[:, None, None], motion[:, None].expand_as(plan), plan)
+        return plan, torch.where(usable, after, lain), rights
 
     def _searched(
         self, planner: Shooting, memory: Memory, phi: Phi, begin: Tensor

@@ -114,9 +114,11 @@ def _controller(robot: Ant, adapter: str, schedule: Schedule, config: EvaluateCo
         name = "frozen"
         weights = config.specialists / f"{schedule.text.replace(':', '_')}.safetensors"
         if not weights.is_file():
+            # A recording holds one condition from its first step to its last.
+            damage = "+".join(entry.partition("@")[0] for entry in schedule.text.split("+"))
             raise UsageError(
                 f"no specialist for {schedule.text!r} at {weights}; train one with "
-                f"`sealegs learn ant --conditions {schedule.text} --no-gains --controller.adapter frozen --out DIR` and copy its last round there"
+                f"`sealegs learn ant --conditions {damage} --no-gains --controller.adapter frozen --out DIR` and copy its last round there"
             )
     valid = ("frozen", "online-sgd", "grbal", "last-layer", "effectiveness", "effectiveness+last-layer", *REFERENCES)
     if adapter not in valid:

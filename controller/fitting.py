@@ -12,7 +12,7 @@ from controller.config import UsageError, at_least
 from dynamics import checkpoint, data, objectives
 from dynamics import train as training
 from dynamics.adapt.effectiveness import episode_gains
-from dynamics.adapt.gradient import GrBAL, OnlineSGD
+from dynamics.adapt.gradient import INNER_STEPS, GrBAL, OnlineSGD
 from dynamics.adapt.last_layer import LastLayer
 from dynamics.mlp import MLP
 from dynamics.tune import tune_filter, tune_online_sgd
@@ -149,7 +149,8 @@ def _descend(
     writer.close()
     best = map_params(lambda w: w.cpu(), state.best)
     fitted = objectives.join(best, map_params(lambda w: w.cpu(), norm))
-    fitted = fitted._replace(meta=known | fitted.meta, value=theta.value, risk=theta.risk)
+    trained_for = {INNER_STEPS: torch.tensor(float(config.inner_steps))} if config.adapter == "grbal" else {}
+    fitted = fitted._replace(meta=known | fitted.meta | trained_for, value=theta.value, risk=theta.risk)
     record: dict[str, Any] = {"validation_before": first, "validation": state.best_loss, "steps": state.step}
     if config.adapter == "online-sgd":
         fitted, tuned = tune_online_sgd(

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from controller.collect import explore, on_policy
+from controller.collect import explore, on_policy, steady
 from controller.config import ControllerConfig, PlannerConfig, assemble, at_least, make_planner
 from dynamics import checkpoint, data, objectives, risk, value
 from dynamics import train as training
@@ -30,7 +30,6 @@ from dynamics.risk import RiskConfig
 from dynamics.types import Params, Theta
 from dynamics.value import ValueConfig
 from robots.ant import UPRIGHT, Ant
-from robots.condition import parse
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ def learn(robot: Ant, config: LearnConfig, out: Path, say: Say) -> Path:
     at_least(1, carry=config.carry)
     at_least(0, seed=config.seed, rounds=config.rounds, value_from=config.value_from, risk_from=config.risk_from)
     for condition in config.conditions:
-        parse(condition)
+        steady(condition)
     for planner in (config.controller.planner, config.early):
         make_planner(planner, robot.space.n_action)
     folder = out / "data"

@@ -5,6 +5,7 @@ Score of a step: mean forward velocity over it, (x' - x) / dt [m/s]. Nothing ter
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import gymnasium
 import mujoco
@@ -30,6 +31,8 @@ LOCK_TORQUE = 1e4
 FALLEN = 0.0  # torso z axis . up below this is a fall
 TIPPED = 0.2  # below this a fall is hardly to be averted
 UPRIGHT = 0.5  # above this the robot has stood up again, so that one tumble is one fall
+
+Array = TypeVar("Array", np.ndarray, Tensor)
 
 
 def load() -> mujoco.MjModel:
@@ -137,7 +140,7 @@ class Ant:
         return (s_next[..., 0] - s[..., 0]) / Ant.dt
 
     @staticmethod
-    def upright(s: np.ndarray) -> np.ndarray:
+    def upright(s: Array) -> Array:
         """(*b, 31) -> (*b) cosine between the torso's z axis and up."""
         return s[..., 8]
 

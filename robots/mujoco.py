@@ -64,13 +64,19 @@ class Physics:
     def run(self, raw: np.ndarray, actions: np.ndarray, conditions: Sequence[Condition]) -> np.ndarray:
         """(b, n_raw) states, (b, t, n_action) actions -> (b, t, n_raw) states after each control period."""
         b, t, _ = actions.shape
+        states, _ = self.bare(raw, actions, conditions)()
+        return np.asarray(states)[:, self.substeps - 1 :: self.substeps].reshape(b, t, -1)
+
+    def bare(
+        self, raw: np.ndarray, actions: np.ndarray, conditions: Sequence[Condition]
+    ) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
+        """As `run` -> nothing but mujoco.rollout's own work, to be called: (b, t * substeps, n_raw) states and the sensors."""
         gains = np.array([c.gain for c in conditions])
         control = np.repeat(actions * gains[:, None], self.substeps, axis=1)
         models = [self._model(c) for c in conditions]
         if all(m is models[0] for m in models):
             models = models[:1]
-        states, _ = self._pool.rollout(models, self._data, raw, control)
-        return np.asarray(states)[:, self.substeps - 1 :: self.substeps].reshape(b, t, -1)
+        return lambda: self._pool.rollout(models, self._data, raw, control)
 
     def split(self, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(*b, n_raw) -> qpos (*b, nq), qvel (*b, nv)."""

@@ -9,8 +9,8 @@ from controller.ros.flight_config import FlightConfig, check_flight
 
 
 def real_time() -> ControllerConfig:
-    """Of the ant, where a command is waited for: two iterations before the state comes, two after it."""
-    return ControllerConfig(planner=PlannerConfig(iterations=4, ahead=2))
+    """Of the ant, where a command is waited for: two iterations before the state comes, two after it. What has fallen is to get up again."""
+    return ControllerConfig(righting=True, planner=PlannerConfig(iterations=4, ahead=2))
 
 
 @dataclass(frozen=True)

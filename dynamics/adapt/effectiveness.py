@@ -119,11 +119,13 @@ def episode_gains(
     first = count.cumsum(0) - count
     healthy = rows.healthy[first]
     episodes = episodes[~healthy[episodes]]
-    spread = torch.arange(per_episode)
+    spread = torch.arange(per_episode)[None]
     meta = theta.meta
     for batch in episodes.split(24):
-        index = first[batch, None] + spread * count[batch, None] // per_episode
-        mask = spread < count[batch, None]
+        n = count[batch, None]
+        mask = spread < n
+        # A short episode is taken whole, a long one in even steps.
+        index = first[batch, None] + torch.where(n > per_episode, spread * n // per_episode, spread.minimum(n - 1))
         t = Transitions(rows.s[index], rows.a[index], rows.s_next[index], mask)
         for _ in range(2):
             h, r = normal_equations(model, theta.net, theta.norm, meta["effectiveness.sigma"], gains[batch], t)

@@ -48,6 +48,9 @@ def descend(
     return new if differentiable else {n: w.detach() for n, w in new.items()}
 
 
+INNER_STEPS = "grbal.steps"  # a checkpoint says for how many its rates were trained
+
+
 @dataclass(frozen=True)
 class GrBAL:
     model: MLP

@@ -11,7 +11,15 @@ from controller.workload import Size
 from dynamics import checkpoint
 from dynamics.types import as_phi
 
-TINY = bench.BenchConfig(sizes=(Size(16, 2), Size(24, 3)), rounds=2, k=4, states=3, ranked=Size(40, 3), top=10)
+TINY = bench.BenchConfig(
+    sizes=(Size(16, 2), Size(24, 3)),
+    rounds=2,
+    k=4,
+    states=3,
+    ranked=Size(40, 3),
+    top=10,
+    collected=bench.Collected(2, 5, 2),
+)
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +81,12 @@ def test_the_ranking_is_over_every_state(result):
 
 
 @pytest.mark.skipif(peer.missing() is not None, reason=str(peer.missing()))
+def test_collecting_is_held_against_the_bare_simulator(result):
+    c = result["collect"]
+    assert (c["robots"], c["steps"], c["rounds"]) == (2, 5, 2) and c["of_bare"]["low"] <= c["of_bare"]["high"]
+    assert 0 < c["transitions_per_s"] < c["bare_transitions_per_s"]  # it does what the bare simulator does, and more
+
+
 def test_the_peer_runs_the_same_network(weights):
     w = workload.make(0, weights, k=4, robots=2)
     s, a = w.walk[:, -1], w.actions[:, -1]
