@@ -25,8 +25,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from controller import collect, peer, workload
 from controller.config import AdapterName
 from controller.workload import DTYPES, Size, Work, Workload
-from dynamics.checkpoint import git_revision
 from dynamics import data
+from dynamics.checkpoint import git_revision
 from dynamics.types import as_phi
 from planners.rollout import evaluate
 from robots.ant import Ant
