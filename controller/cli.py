@@ -159,6 +159,10 @@ def _tracker(bar: Progress) -> Callable[[str, int, int], None]:
     return tell
 
 
+def _say(line: str) -> None:
+    console.print(line, soft_wrap=True, markup=False)
+
+
 def demo(c: Demo) -> None:
     with _bar() as bar:
         summary = demonstration.run(ROBOTS[c.robot](), c, _tracker(bar))
@@ -204,7 +208,7 @@ def demo_of_quadrotor(c: DemoQuadrotor) -> None:
 
 def evaluate_of_quadrotor(c: EvaluateQuadrotor) -> None:
     with _bar() as bar:
-        rows = evaluate_quadrotor.evaluate(c, _tracker(bar))
+        rows = evaluate_quadrotor.evaluate(c, _tracker(bar), _say)
     adapters = list(dict.fromkeys(r["adapter"] for r in rows))
     table = Table(title=f"{c.robot}, {c.engine}, {c.target} on the trajectory: mean RMSE [mm]")
     columns = ("trajectory", "speed", "condition")
@@ -221,7 +225,7 @@ def evaluate_of_quadrotor(c: EvaluateQuadrotor) -> None:
 
 def run_evaluate(c: Evaluate) -> None:
     with _bar() as bar:
-        rows = evaluate(ROBOTS[c.robot](), c, _tracker(bar))
+        rows = evaluate(ROBOTS[c.robot](), c, _tracker(bar), _say)
     table = Table(title=f"{c.robot}: mean return per 500 steps")
     adapters = list(dict.fromkeys(r["adapter"] for r in rows))
     for name in ("condition", *adapters):
@@ -244,15 +248,13 @@ def run_targets(c: Targets) -> None:
 
 def learn(c: Learn) -> None:
     config = learning.LearnConfig(**{k: getattr(c, k) for k in learning.LearnConfig.__dataclass_fields__})
-    path = learning.learn(
-        ROBOTS[c.robot](), config, c.out, lambda line: console.print(line, soft_wrap=True, markup=False)
-    )
+    path = learning.learn(ROBOTS[c.robot](), config, c.out, _say)
     console.print(f"written: {path}", soft_wrap=True)
 
 
 def run_learn_quadrotor(c: LearnQuadrotor) -> None:
     config = learn_quadrotor.LearnConfig(**{k: getattr(c, k) for k in learn_quadrotor.LearnConfig.__dataclass_fields__})
-    for path in learn_quadrotor.learn(config, c.out, lambda line: console.print(line, soft_wrap=True, markup=False)):
+    for path in learn_quadrotor.learn(config, c.out, _say):
         console.print(f"written: {path}", soft_wrap=True)
 
 

@@ -4,7 +4,6 @@ All episodes of a controller run as one batch; every robot has its own random st
 are measured apart: the first seed's recorded states of each condition, replayed through a controller of one robot.
 """
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -59,8 +58,11 @@ class EvaluateConfig:
 Progress = Callable[[str, int, int], None]  # what, steps done, steps in all
 
 
-def evaluate(robot: Ant, config: EvaluateConfig, progress: Progress) -> list[dict[str, Any]]:
+def evaluate(
+    robot: Ant, config: EvaluateConfig, progress: Progress, say: Callable[[str], None] = lambda line: None
+) -> list[dict[str, Any]]:
     """Writes table.json, table.csv, table.md, table.png and config.json; table.json after every controller, so nothing gathered is lost.
+    An earlier table in --out is set aside, and `say` told where.
 
     Raises ConditionError, CheckpointError, UsageError before anything runs.
     """
@@ -74,7 +76,9 @@ def evaluate(robot: Ant, config: EvaluateConfig, progress: Progress) -> list[dic
         (a, s.text): _controller(robot, a, s, config) for a in config.adapters for s in schedules if a != "oracle"
     }
     config.out.mkdir(parents=True, exist_ok=True)
-    (config.out / "config.json").write_text(json.dumps(asdict(config), indent=1, default=str))
+    if (earlier := report.set_aside(config.out, "table.*")) is not None:
+        say(f"the earlier table was moved to: {earlier}")
+    report.write_json(config.out / "config.json", asdict(config))
     rows: list[dict[str, Any]] = []
     for adapter in config.adapters:
         # One batch for each distinct controller: a specialist is a different one for each condition.

@@ -158,9 +158,11 @@ def check_target(config: QuadrotorConfig, schedules: Sequence[Schedule[Condition
             )
 
 
-def evaluate(config: EvaluateQuadrotorConfig, progress: Progress) -> list[dict[str, Any]]:
+def evaluate(
+    config: EvaluateQuadrotorConfig, progress: Progress, say: Callable[[str], None] = lambda line: None
+) -> list[dict[str, Any]]:
     """Writes config.json, table.json, table.csv, table.md and flight-TRAJECTORY-SPEED.png; table.json after every batch, so nothing
-    gathered is lost.
+    gathered is lost. An earlier table in --out is set aside, with its plots, and `say` told where.
 
     Raises ConditionError, TrajectoryError, VehicleError, CheckpointError, UsageError before anything runs.
     """
@@ -171,6 +173,8 @@ def evaluate(config: EvaluateQuadrotorConfig, progress: Progress) -> list[dict[s
     alone = make_robot(config)
     timed = make_pilots(config, alone, config.adapters)
     config.out.mkdir(parents=True, exist_ok=True)
+    if (earlier := report.set_aside(config.out, "table.*", "flight-*.png")) is not None:
+        say(f"the earlier table was moved to: {earlier}")
     report.write_json(config.out / "config.json", asdict(config))
     rows: list[dict[str, Any]] = []
     flights: dict[str, list[Flight]] = {}

@@ -312,6 +312,31 @@ def test_nothing_gathered_is_lost(own, tmp_path, capsys):
     assert digests(out) == before
 
 
+def test_an_earlier_table_is_set_aside_whole(made, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out"
+    argv = [str(a) for a in run_evaluate(made / "ant.safetensors", out, "--conditions", "healthy")]
+    cli.main(argv)
+    before = digests(out)
+    assert {"config.json", "table.csv", "table.json", "table.md", "table.png"} == set(before)
+
+    def interrupted(*args, **kwargs):
+        assert [p.name for p in out.iterdir() if p.is_file()] == ["config.json"]  # of this run
+        raise KeyboardInterrupt
+
+    real = evaluate.episodes
+    monkeypatch.setattr(evaluate, "episodes", interrupted)
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        cli.main([*argv, "--seed", "1"])
+    assert f"the earlier table was moved to: {out / 'earlier-1'}\n" in capsys.readouterr().out
+    assert digests(out / "earlier-1") == before
+    assert json.loads((out / "config.json").read_text())["seed"] == 1
+    monkeypatch.setattr(evaluate, "episodes", real)
+    cli.main(argv)
+    assert not (out / "earlier-2").exists()  # the interrupted run had no table
+    assert "moved" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("fault", [KeyboardInterrupt, MemoryError])
 def test_the_table_of_finished_controllers_outlives_a_fault_in_the_next(fault, made, tmp_path, monkeypatch):
     real, calls = evaluate.episodes, []
