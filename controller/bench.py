@@ -7,7 +7,6 @@ less. The interval of a ratio of medians is a percentile bootstrap over rounds (
 keeps the pairing.
 """
 
-import json
 import os
 import platform
 import time
@@ -21,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
-from controller import peer, workload
+from controller import peer, report, workload
 from controller.config import AdapterName
 from controller.workload import DTYPES, Size, Work, Workload
 from dynamics.checkpoint import git_revision
@@ -142,18 +141,21 @@ def run(out: Path, seed: int, checkpoint: Path | None, config: BenchConfig | Non
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)  # the peer draws from torch's global generator
-            result = _run(seed, checkpoint, config)
+            result = _run(out, seed, checkpoint, config)
     finally:
         torch.set_num_threads(threads)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "bench.json").write_text(json.dumps(result, indent=1))
+    report.write_json(out / "bench.json", result)
     _show(result, Console())
     return result
 
 
-def _run(seed: int, checkpoint: Path | None, config: BenchConfig) -> dict[str, Any]:
+def _run(out: Path, seed: int, checkpoint: Path | None, config: BenchConfig) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     w = workload.make(seed, checkpoint, k=config.k, robots=config.states, width=config.width, depth=config.depth)
+    # What nothing can be written to is refused before minutes are spent.
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "bench.partial").touch()
+    (out / "bench.partial").unlink()
     result: dict[str, Any] = {
         "command": f"sealegs bench --seed {seed}" + (f" --weights {checkpoint}" if checkpoint else ""),
         "config": asdict(config), "machine": machine(), "revision": git_revision(), "weights": w.weights,

@@ -6,7 +6,6 @@ import sys
 # One thread for each torch product: the loop spreads whole robots over threads instead. To be set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
@@ -107,7 +106,7 @@ class Collect:
     robot: Robot = "ant"
     out: Path = Path("runs/data")
     seed: int = 0
-    """of the folder's first batch; each later one takes the next"""
+    """of the folder's batches, with each one's number; of two that gather into one folder at once each needs its own"""
     policy: Literal["noise", "cpg", "both", "planner"] = "both"
     """coloured noise, random central-pattern gaits, half of each, or the planner on a trained model"""
     conditions: tuple[str, ...] = ("healthy",)
@@ -270,11 +269,10 @@ def train(c: Train) -> None:
 def collect_recording(recording: Path, c: Collect) -> None:
     from controller.ros import dataset
 
+    collecting.noted(c.out)
     summary = dataset.collect(recording, c.out, c.skip_bad)
-    (c.out / "config.json").write_text(json.dumps(asdict(c), indent=1, default=str))
-    file = c.out / "summary.json"
-    earlier = json.loads(file.read_text()) if file.exists() else []
-    file.write_text(json.dumps([*earlier, summary], indent=1))
+    report.write_json(c.out / "config.json", asdict(c))
+    collecting.note(c.out, summary)
     console.print(f"{summary['transitions']} transitions in {summary['episodes']} episodes", soft_wrap=True)
     console.print(f"written: {c.out}", soft_wrap=True)
 
@@ -290,17 +288,18 @@ def collect(c: Collect) -> None:
     dealt = [c.conditions[i % len(c.conditions)] for i in range(c.robots)]
     controller = make_controller(robot, c.controller, c.weights) if c.policy == "planner" else None
     c.out.mkdir(parents=True, exist_ok=True)
-    (c.out / "config.json").write_text(json.dumps(asdict(c), indent=1, default=str))
-    summaries = []
-    seed = c.seed + len(shards(c.out))  # run again, it gathers other batches
+    collecting.noted(c.out)
+    report.write_json(c.out / "config.json", asdict(c))
+    first = len(shards(c.out))  # run again, it gathers other batches
     with _bar() as bar:
         task = bar.add_task("transitions", total=c.batches * c.robots * c.steps)
-        for i in range(c.batches):
+        for batch in range(first, first + c.batches):
+            seed = collecting.seed_of_batch(c.seed, batch)
             if controller is None:
-                summaries.append(collecting.explore(robot, c.out, dealt, c.steps, seed + i, c.policy))
+                summary = collecting.explore(robot, c.out, dealt, c.steps, seed, c.policy)
             else:
-                summaries.append(collecting.on_policy(robot, controller, c.out, dealt, c.steps, seed + i))
-            (c.out / "summary.json").write_text(json.dumps(summaries, indent=1))
+                summary = collecting.on_policy(robot, controller, c.out, dealt, c.steps, seed)
+            collecting.note(c.out, summary)
             bar.advance(task, c.robots * c.steps)
     console.print(f"written: {c.out}", soft_wrap=True)
 
@@ -364,6 +363,7 @@ def _options(kind: Any, prefix: str = "--") -> Iterator[str]:
 def main(argv: list[str] | None = None) -> None:
     """Entry point. Exit codes: 0 done, 2 the user's error, 130 interrupted."""
     argv = sys.argv[1:] if argv is None else argv
+    config: Any = None
     try:
         commands = chosen(argv)
         config = tyro.extras.subcommand_cli_from_dict(
@@ -382,9 +382,11 @@ def main(argv: list[str] | None = None) -> None:
     except USER_ERRORS as e:
         print(f"sealegs: {e}", file=sys.stderr)
         sys.exit(2)
-    except (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as e:
+    except OSError as e:
+        # A full disk is told where something is closed, without a name.
+        where = e.filename if e.filename is not None else getattr(config, "out", "a file")
         print(
-            f"sealegs: {e.filename} cannot be used ({e.strerror}); valid: a folder that can be written to",
+            f"sealegs: {where} cannot be used ({e.strerror or e}); valid: a folder that can be written to, with room left",
             file=sys.stderr,
         )
         sys.exit(2)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from controller.collect import explore, on_policy
@@ -27,6 +27,7 @@ from dynamics.adapt.effectiveness import Effectiveness, episode_gains
 from dynamics.checkpoint import Checkpoint
 from dynamics.mlp import MLP, mul
 from dynamics.risk import RiskConfig
+from dynamics.tensors import write
 from dynamics.types import Params, Theta
 from dynamics.value import ValueConfig
 from robots.ant import UPRIGHT, Ant
@@ -198,7 +199,7 @@ def _fit(robot: Ant, model: MLP, folder: Path, out: Path, config: LearnConfig, r
         Theta(net, theta.norm, meta, *foreseen.result()),
         record,
     )
-    save_file({"gains": gains}, out / f"gains-{r:03d}.safetensors")
+    write(out / f"gains-{r:03d}.safetensors", {"gains": gains}, {})
     training.save(out / f"train-{r:03d}.safetensors", state, fields)
     for old in (*out.glob(f"train-{r - 2:03d}.*"), *out.glob(f"gains-{r - 2:03d}.*")):
         old.unlink()
