@@ -21,7 +21,7 @@ from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from controller import peer, report, workload
-from controller.config import AdapterName
+from controller.config import AdapterName, check_seeds
 from controller.workload import DTYPES, Size, Work, Workload
 from dynamics.checkpoint import git_revision
 from dynamics.types import as_phi
@@ -135,7 +135,8 @@ def machine() -> dict[str, Any]:
 
 
 def run(out: Path, seed: int, checkpoint: Path | None, config: BenchConfig | None = None) -> dict[str, Any]:
-    """Measure, write out/bench.json, print a table. -> what was written. Raises CheckpointError."""
+    """Measure, write out/bench.json, print a table. -> what was written. Raises CheckpointError, UsageError."""
+    check_seeds(seed)
     config, threads = config or BenchConfig(), torch.get_num_threads()
     torch.set_num_threads(1)
     try:

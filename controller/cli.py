@@ -22,7 +22,7 @@ from controller import collect as collecting
 from controller import demo as demonstration
 from controller import demo_quadrotor, evaluate_quadrotor, learn_quadrotor, report, targets_quadrotor
 from controller import learn as learning
-from controller.config import ControllerConfig, RobotName, UsageError, at_least, make_controller
+from controller.config import ControllerConfig, RobotName, UsageError, at_least, check_seeds, make_controller
 from controller.evaluate import EvaluateConfig, evaluate, groups
 from controller.fitting import FitConfig, fit_adapter
 from controller.ros import commands as ros_commands
@@ -282,7 +282,7 @@ def collect(c: Collect) -> None:
         return collect_recording(c.from_bag, c)
     robot = ROBOTS[c.robot]()
     at_least(1, robots=c.robots, steps=c.steps, batches=c.batches, number_of_conditions=len(c.conditions))
-    at_least(0, seed=c.seed)
+    check_seeds(c.seed)
     for condition in c.conditions:
         parse(condition)
     dealt = [c.conditions[i % len(c.conditions)] for i in range(c.robots)]

@@ -18,6 +18,9 @@ from controller.config import (
     ControllerConfig,
     UsageError,
     at_least,
+    check_onsets,
+    check_seeds,
+    each_once,
     make_controller,
     make_planner,
     running_cost,
@@ -66,12 +69,11 @@ def evaluate(
 
     Raises ConditionError, CheckpointError, UsageError before anything runs.
     """
-    if not config.seeds or not config.conditions or not config.adapters or config.steps < 1:
-        raise UsageError(
-            "nothing to evaluate: --adapters, --conditions and --seeds each need a value, and --steps at least 1"
-        )
-    at_least(0, seed=min(config.seed, *config.seeds))
+    each_once(adapters=config.adapters, conditions=config.conditions, seeds=config.seeds)
+    at_least(1, steps=config.steps)
+    check_seeds(config.seed, *config.seeds)
     schedules = [parse(c) for c in config.conditions]
+    check_onsets(schedules, config.steps)
     controllers = {
         (a, s.text): _controller(robot, a, s, config) for a in config.adapters for s in schedules if a != "oracle"
     }

@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from controller.config import UsageError, at_least
+from controller.config import UsageError, at_least, check_seeds, check_training
 from dynamics import checkpoint, data, objectives
 from dynamics import train as training
 from dynamics.adapt.effectiveness import episode_gains
@@ -33,7 +33,8 @@ class FitConfig:
     adapter: Literal["frozen", "online-sgd", "grbal", "last-layer", "effectiveness", "effectiveness+last-layer"] = (
         "last-layer"
     )
-    """frozen: plain regression, the same objective without a context"""
+    """frozen: plain regression, the same objective without a context; effectiveness: the few settings of its filter, which take no --train.*,
+    --past, --future, --horizon, --windows, --inner-steps or --device"""
     past: int = 32
     """transitions adapted to"""
     future: int = 8
@@ -62,13 +63,22 @@ def fit_adapter(
         raise UsageError("device 'cuda' is not available here; valid: cpu")
     at_least(1, past=config.past, future=config.future, horizon=config.horizon, windows=config.windows)
     at_least(1, inner_steps=config.inner_steps, width=config.width, depth=config.depth, ensemble=config.ensemble)
+    check_seeds(config.seed)
+    check_training("train", config.train)
+    if config.adapter.startswith("effectiveness") and config.init is None:
+        raise UsageError(f"adapter {config.adapter!r} needs --init; valid: a checkpoint made by `sealegs learn`")
+    if config.adapter == "effectiveness":
+        _refuse_unused(config)
     settings = _settings(config)
     rows = data.load(config.data, robot.name, robot.space.n_state, robot.space.n_action)
     model, theta = _start(robot, config, rows)
+    if config.adapter.startswith("effectiveness") and "effectiveness.sigma" not in theta.meta:
+        raise UsageError(
+            f"adapter 'effectiveness' needs --init with the network's deviation, which {config.init} lacks; valid: a checkpoint made by "
+            "`sealegs learn`"
+        )
     config.out.mkdir(parents=True, exist_ok=True)
     (config.out / "config.json").write_text(json.dumps(settings, indent=1))
-    if config.adapter.startswith("effectiveness") and "effectiveness.sigma" not in theta.meta:
-        raise UsageError("adapter 'effectiveness' needs --init; valid: a checkpoint made by `sealegs learn`")
     if config.adapter == "effectiveness":
         theta, record = tune_filter(model, theta, rows, config.seed, progress)
     else:
@@ -85,6 +95,20 @@ def fit_adapter(
     checkpoint.save(path, robot.name, model, theta, record)
     (config.out / "record.json").write_text(json.dumps(record, indent=1))
     return path, record
+
+
+def _refuse_unused(config: FitConfig) -> None:
+    """Raises UsageError naming the first option that adapter effectiveness makes nothing of."""
+    unused = [
+        ("", config, FitConfig, name) for name in ("past", "future", "horizon", "windows", "inner_steps", "device")
+    ]
+    unused += [("train.", config.train, FitConfig.train, f.name) for f in fields(config.train)]
+    for group, given, default, name in unused:
+        if (got := getattr(given, name)) != getattr(default, name):
+            raise UsageError(
+                f"--{group}{name.replace('_', '-')} is {got}, of which adapter 'effectiveness' makes nothing (the few settings of its filter are "
+                "chosen on the recordings); valid: without it, or another adapter"
+            )
 
 
 def _settings(config: FitConfig) -> dict[str, Any]:

@@ -20,7 +20,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from controller.collect import explore, on_policy
-from controller.config import ControllerConfig, PlannerConfig, assemble, at_least, make_planner
+from controller.config import (
+    ControllerConfig,
+    PlannerConfig,
+    assemble,
+    at_least,
+    check_seeds,
+    check_training,
+    make_planner,
+)
 from dynamics import checkpoint, data, objectives, risk, value
 from dynamics import train as training
 from dynamics.adapt.effectiveness import Effectiveness, episode_gains
@@ -80,7 +88,9 @@ def learn(robot: Ant, config: LearnConfig, out: Path, say: Say) -> Path:
         1, steps=config.steps, batch=config.batch, width=config.width, depth=config.depth, ensemble=config.ensemble
     )
     at_least(1, carry=config.carry)
-    at_least(0, seed=config.seed, rounds=config.rounds, value_from=config.value_from, risk_from=config.risk_from)
+    check_seeds(config.seed)
+    check_training("train", config.train)
+    at_least(0, rounds=config.rounds, value_from=config.value_from, risk_from=config.risk_from)
     for condition in config.conditions:
         parse(condition)
     for planner in (config.controller.planner, config.early):
