@@ -65,9 +65,9 @@ def each_once(**lists: Sequence[object]) -> None:
     for name, values in lists.items():
         if not values:
             raise UsageError(f"nothing to evaluate: --{name} is empty; valid: one value or more")
-        for i, value in enumerate(values):
-            if value in values[:i]:
-                raise UsageError(f"--{name} has {value!r} twice; valid: each value once")
+        for i, given in enumerate(values):
+            if given in values[:i]:
+                raise UsageError(f"--{name} has {given!r} twice; valid: each value once")
 
 
 def check_onsets(schedules: Sequence[Schedule[Any]], steps: int) -> None:

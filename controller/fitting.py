@@ -1,6 +1,7 @@
 """`sealegs train`: from a dataset and a checkpoint to an adapter's own weights."""
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 
+from controller import report
 from controller.config import UsageError, at_least, check_seeds, check_training
 from dynamics import checkpoint, data, objectives
 from dynamics import train as training
@@ -90,10 +92,16 @@ def fit_adapter(
             rows = rows._replace(a=rows.a * gains[rows.episode])
         with torch.device(config.device):
             theta, record = _descend(model, theta, rows, config, progress)
-    record |= {"config": settings, "git": checkpoint.git_revision(), "transitions": rows.n}
+    record |= {
+        "config": settings,
+        "data_sha256": settings["data_sha256"],
+        "git": checkpoint.git_revision(),
+        "transitions": rows.n,
+    }
+    record = report.plain(record)  # JSON has no infinity
     path = config.out / "model.safetensors"
     checkpoint.save(path, robot.name, model, theta, record)
-    (config.out / "record.json").write_text(json.dumps(record, indent=1))
+    report.write_json(config.out / "record.json", record)
     return path, record
 
 
@@ -111,10 +119,17 @@ def _refuse_unused(config: FitConfig) -> None:
             )
 
 
+def on_device(state: training.State, device: str) -> training.State:
+    """A state that was loaded from disk, beside the data. Adam's count stays on the CPU, where the optimiser keeps it."""
+    params, adam, best = (map_params(lambda w: w.to(device), x) for x in (state.params, state.adam, state.best))
+    return state._replace(params=params, adam=adam | {"count": state.adam["count"]}, best=best)
+
+
 def _settings(config: FitConfig) -> dict[str, Any]:
-    """The configuration as JSON, but for what a run that goes on may change. Raises ResumeError where --out holds others."""
+    """The configuration and what data it is for, as JSON, but for what a run that goes on may change. Raises ResumeError where --out holds others."""
     settings = json.loads(json.dumps(asdict(config), default=str))
     del settings["resume"]
+    settings["data_sha256"] = data.digest(config.data)
     stamp = config.out / "config.json"
     if config.resume and stamp.exists():
         training.refuse_other(config.out, json.loads(stamp.read_text()) | {"out": settings["out"]}, settings)
@@ -158,23 +173,29 @@ def _descend(
         )
     settings = replace(config.train, seed=config.seed)
     saved = config.out / "state.safetensors"
-    begin = training.resume(saved, settings) if config.resume else training.fresh(start)
+    if config.resume:
+        begin = on_device(training.resume(saved, settings), config.device)
+    else:
+        begin = training.fresh(start)
+        training.save(saved, begin, settings)  # what is killed before it saves again can go on from its beginning
     first = validate(start)
     writer = SummaryWriter(str(config.out / "tensorboard"), purge_step=begin.step)
 
-    def report(p: training.Progress) -> None:
+    def tell(p: training.Progress) -> None:
         progress(f"train {config.adapter}", p.step, settings.steps)
         writer.add_scalar("loss", p.loss, p.step)
         if p.validation == p.validation:
             writer.add_scalar("validation", p.validation, p.step)
 
-    state = training.fit(loss, begin, settings, validate, saved, report)
+    state = training.fit(loss, begin, settings, validate, saved, tell)
     training.save(saved, state, settings)
     writer.close()
+    # Where there was never a validation, once at the end: a record without a figure says nothing.
+    last = state.best_loss if math.isfinite(state.best_loss) else validate(state.best)
     best = map_params(lambda w: w.cpu(), state.best)
     fitted = objectives.join(best, map_params(lambda w: w.cpu(), norm))
     fitted = fitted._replace(meta=known | fitted.meta, value=theta.value, risk=theta.risk)
-    record: dict[str, Any] = {"validation_before": first, "validation": state.best_loss, "steps": state.step}
+    record: dict[str, Any] = {"validation_before": first, "validation": last, "steps": state.step}
     if config.adapter == "online-sgd":
         fitted, tuned = tune_online_sgd(
             OnlineSGD(model), fitted, data.Rows(*(x.cpu() for x in rows)), config.past, config.seed

@@ -9,6 +9,7 @@ and its metadata say which robot, the `conditions` of the b rows in the notation
 gathered it.
 """
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,6 +82,15 @@ def read_shard(path: Path, robot: str, n_state: int, n_action: int) -> tuple[dic
 
 def shards(folder: Path) -> list[Path]:
     return sorted(folder.glob("shard-*.safetensors"))
+
+
+def digest(folder: Path) -> str:
+    """SHA-256 over the shards' names and contents: of the same data, whatever the folder is called."""
+    whole = hashlib.sha256()
+    for path in shards(folder):
+        with open(path, "rb") as f:
+            whole.update(f"{path.name} {hashlib.file_digest(f, 'sha256').hexdigest()}\n".encode())
+    return whole.hexdigest()
 
 
 def load(folder: Path, robot: str, n_state: int, n_action: int) -> Rows:

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from controller import cli, config, evaluate
+from controller import cli, config, evaluate, fitting
 from dynamics import checkpoint, data, tensors
+from dynamics import train as training
 from dynamics.mlp import MLP
 from dynamics.types import Theta
 from robots.ant import Ant
@@ -232,7 +233,8 @@ def test_a_training_that_diverges(made, tmp_path, capsys):
     assert "lower --train.lr" in refused(capsys, *argv)
 
 
-def test_going_on_with_other_settings(made, tmp_path, capsys):
+def test_going_on_with_other_settings(own, tmp_path, capsys):
+    made = own
     out = tmp_path / "fit"
     argv = ("train", "--data", made / "data", "--out", out, "--adapter", "last-layer", *FIT)
     assert "nothing to resume" in refused(capsys, *argv, "--resume")
@@ -248,9 +250,38 @@ def test_going_on_with_other_settings(made, tmp_path, capsys):
     ):
         assert re.search(name + "; valid: the settings it began with", refused(capsys, *argv, *changed, "--resume"))
     assert digests(out) == before
+    shard = data.shards(made / "data")[0]
+    whole = shard.read_bytes()
+    respoil(made / "data", a=lambda a: -a)
+    assert re.search("data_sha256 '[0-9a-f]{64}', not '[0-9a-f]{64}'; valid", refused(capsys, *argv, "--resume"))
+    shard.write_bytes(whole)
+    cli.main(["collect", "--out", str(made / "data"), "--robots", "1", "--steps", "2"])
+    assert "data_sha256" in refused(capsys, *argv, "--resume")
+    data.shards(made / "data")[1].unlink()
+    assert digests(out) == before
     cli.main([*(str(a) for a in argv), "--resume"])  # it can still go on
     (out / "state.safetensors").write_bytes(b"cut off")
     assert "nothing to resume" in refused(capsys, *argv, "--resume")
+
+
+def test_a_record_without_a_validation_on_the_way(made, tmp_path):
+    out = tmp_path / "fit"
+    cli.main([str(a) for a in ("train", "--data", made / "data", "--out", out, *FIT, "--train.validate-every", "0")])
+    texts = [(out / "record.json").read_text()]
+    with safe_open(out / "model.safetensors", "pt") as f:
+        texts.append(json.dumps(json.loads(f.metadata()["sealegs"])["record"]))
+    for text in texts:
+        assert "Infinity" not in text and "NaN" not in text
+        record = json.loads(text)
+        assert 0 < record["validation"] < 1e3 and record["data_sha256"] == data.digest(made / "data")
+
+
+def test_a_state_goes_beside_its_data_and_adams_count_stays():
+    w = {"w": torch.ones(2)}
+    state = training.State(w, {"count": torch.ones(()), "first.w": torch.ones(2)}, w, 3, 1.0, 0)
+    moved = fitting.on_device(state, "meta")  # a device that every machine has
+    assert [x.device.type for x in (moved.params["w"], moved.best["w"], moved.adam["first.w"])] == ["meta"] * 3
+    assert moved.adam["count"].device.type == "cpu" and moved.step == 3
 
 
 def test_learning_on_with_other_settings(tmp_path, capsys):
