@@ -29,6 +29,8 @@ from controller.config import (
 from controller.controller import Controller
 from controller.run import Record, episodes
 from dynamics import checkpoint, value
+from planners.planner import Cost, Terminal
+from planners.shooting import Shooting
 from robots.ant import Ant
 from robots.condition import Schedule, parse
 
@@ -77,6 +79,8 @@ def evaluate(
     controllers = {
         (a, s.text): _controller(robot, a, s, config) for a in config.adapters for s in schedules if a != "oracle"
     }
+    if "oracle" in config.adapters:
+        _oracle(robot, config)
     config.out.mkdir(parents=True, exist_ok=True)
     if (earlier := report.set_aside(config.out, "table.*")) is not None:
         say(f"the earlier table was moved to: {earlier}")
@@ -93,12 +97,7 @@ def evaluate(
 
             plan = ([s for s, _ in pairs], [seed for _, seed in pairs], config.steps)
             if adapter == "oracle":
-                planner = make_planner(config.controller.planner, robot.space.n_action)
-                theta = checkpoint.load(
-                    config.weights or weights_of(robot.name, "oracle"), robot.name, robot.space
-                ).theta
-                cost = running_cost(robot, theta, config.controller.fall_price)
-                terminal = value.terminal(robot.space, theta.value)
+                planner, cost, terminal = _oracle(robot, config)
                 record = oracle.episodes(robot, planner, *plan, cost=cost, terminal=terminal, progress=tell)
                 timing = {s.text: (float("nan"), float("nan")) for s in group}
             else:
@@ -112,6 +111,14 @@ def evaluate(
     (config.out / "table.md").write_text(markdown(rows, config.seed))
     plot(config.out / "table.png", rows)
     return rows
+
+
+def _oracle(robot: Ant, config: EvaluateConfig) -> tuple[Shooting, Cost, Terminal | None]:
+    """What the oracle plans with. Raises CheckpointError, UsageError."""
+    theta = checkpoint.load(config.weights or weights_of(robot.name, "oracle"), robot.name, robot.space).theta
+    planner = make_planner(config.controller.planner, robot.space.n_action)
+    cost = running_cost(robot, theta, config.controller.fall_price)
+    return planner, cost, value.terminal(robot.space, theta.value)
 
 
 def _controller(robot: Ant, adapter: str, schedule: Schedule, config: EvaluateConfig) -> Controller:

@@ -448,6 +448,8 @@ def test_nothing_gathered_is_lost(own, tmp_path, capsys):
     before = digests(out)
     refused(capsys, *run_evaluate(own / "ant.safetensors", out, "--adapters", "frozen", "magic"))
     refused(capsys, *run_evaluate(own / "cheetah.safetensors", out))
+    for weights, beta in ((own / "cheetah.safetensors", "0.7"), (own / "ant.safetensors", "1.5")):
+        refused(capsys, *run_evaluate(weights, out, "--adapters", "oracle", "--controller.planner.beta", beta))
     assert digests(out) == before
 
 
