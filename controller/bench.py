@@ -7,7 +7,6 @@ less. The interval of a ratio of medians is a percentile bootstrap over rounds (
 keeps the pairing.
 """
 
-import json
 import os
 import platform
 import tempfile
@@ -22,8 +21,8 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
-from controller import collect, peer, workload
-from controller.config import AdapterName
+from controller import collect, peer, report, workload
+from controller.config import AdapterName, check_seeds
 from controller.workload import DTYPES, Size, Work, Workload
 from dynamics import data
 from dynamics.checkpoint import git_revision
@@ -178,24 +177,28 @@ def machine() -> dict[str, Any]:
 
 
 def run(out: Path, seed: int, checkpoint: Path | None, config: BenchConfig | None = None) -> dict[str, Any]:
-    """Measure, write out/bench.json, print a table. -> what was written. Raises CheckpointError."""
+    """Measure, write out/bench.json, print a table. -> what was written. Raises CheckpointError, UsageError."""
+    check_seeds(seed)
     config, threads = config or BenchConfig(), torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)  # the peer draws from torch's global generator
-            result = _run(seed, checkpoint, config)
+            result = _run(out, seed, checkpoint, config)
     finally:
         torch.set_num_threads(threads)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "bench.json").write_text(json.dumps(result, indent=1))
+    report.write_json(out / "bench.json", result)
     _show(result, Console())
     return result
 
 
-def _run(seed: int, checkpoint: Path | None, config: BenchConfig) -> dict[str, Any]:
+def _run(out: Path, seed: int, checkpoint: Path | None, config: BenchConfig) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     w = workload.make(seed, checkpoint, k=config.k, robots=config.states, width=config.width, depth=config.depth)
+    # What nothing can be written to is refused before minutes are spent.
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "bench.partial").touch()
+    (out / "bench.partial").unlink()
     result: dict[str, Any] = {
         "command": f"sealegs bench --seed {seed}" + (f" --weights {checkpoint}" if checkpoint else ""),
         "config": asdict(config), "machine": machine(), "revision": git_revision(), "weights": w.weights,

@@ -6,7 +6,6 @@ import sys
 # One thread for each torch product: the loop spreads whole robots over threads instead. To be set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
@@ -23,7 +22,7 @@ from controller import collect as collecting
 from controller import demo as demonstration
 from controller import demo_quadrotor, evaluate_quadrotor, learn_quadrotor, report, righting, targets_quadrotor
 from controller import learn as learning
-from controller.config import ControllerConfig, RobotName, UsageError, at_least, make_controller
+from controller.config import ControllerConfig, RobotName, UsageError, at_least, check_seeds, make_controller
 from controller.evaluate import EvaluateConfig, evaluate, groups
 from controller.fitting import FitConfig, fit_adapter
 from controller.ros import commands as ros_commands
@@ -107,7 +106,7 @@ class Collect:
     robot: Robot = "ant"
     out: Path = Path("runs/data")
     seed: int = 0
-    """of the folder's first batch; each later one takes the next"""
+    """of the folder's batches, with each one's number; of two that gather into one folder at once each needs its own"""
     policy: Literal["noise", "cpg", "both", "planner"] = "both"
     """coloured noise, random central-pattern gaits, half of each, or the planner on a trained model"""
     conditions: tuple[str, ...] = ("healthy",)
@@ -167,6 +166,10 @@ def _tracker(bar: Progress) -> Callable[[str, int, int], None]:
     return tell
 
 
+def _say(line: str) -> None:
+    console.print(line, soft_wrap=True, markup=False)
+
+
 def demo(c: Demo) -> None:
     with _bar() as bar:
         summary = demonstration.run(ROBOTS[c.robot](), c, _tracker(bar))
@@ -212,7 +215,7 @@ def demo_of_quadrotor(c: DemoQuadrotor) -> None:
 
 def evaluate_of_quadrotor(c: EvaluateQuadrotor) -> None:
     with _bar() as bar:
-        rows = evaluate_quadrotor.evaluate(c, _tracker(bar))
+        rows = evaluate_quadrotor.evaluate(c, _tracker(bar), _say)
     adapters = list(dict.fromkeys(r["adapter"] for r in rows))
     table = Table(title=f"{c.robot}, {c.engine}, {c.target} on the trajectory: mean RMSE [mm]")
     columns = ("trajectory", "speed", "condition")
@@ -229,7 +232,7 @@ def evaluate_of_quadrotor(c: EvaluateQuadrotor) -> None:
 
 def run_evaluate(c: Evaluate) -> None:
     with _bar() as bar:
-        rows = evaluate(ROBOTS[c.robot](), c, _tracker(bar))
+        rows = evaluate(ROBOTS[c.robot](), c, _tracker(bar), _say)
     table = Table(title=f"{c.robot}: mean return per 500 steps")
     adapters = list(dict.fromkeys(r["adapter"] for r in rows))
     for name in ("condition", *adapters):
@@ -252,15 +255,13 @@ def run_targets(c: Targets) -> None:
 
 def learn(c: Learn) -> None:
     config = learning.LearnConfig(**{k: getattr(c, k) for k in learning.LearnConfig.__dataclass_fields__})
-    path = learning.learn(
-        ROBOTS[c.robot](), config, c.out, lambda line: console.print(line, soft_wrap=True, markup=False)
-    )
+    path = learning.learn(ROBOTS[c.robot](), config, c.out, _say)
     console.print(f"written: {path}", soft_wrap=True)
 
 
 def run_learn_quadrotor(c: LearnQuadrotor) -> None:
     config = learn_quadrotor.LearnConfig(**{k: getattr(c, k) for k in learn_quadrotor.LearnConfig.__dataclass_fields__})
-    for path in learn_quadrotor.learn(config, c.out, lambda line: console.print(line, soft_wrap=True, markup=False)):
+    for path in learn_quadrotor.learn(config, c.out, _say):
         console.print(f"written: {path}", soft_wrap=True)
 
 
@@ -291,11 +292,10 @@ def train(c: Train) -> None:
 def collect_recording(recording: Path, c: Collect) -> None:
     from controller.ros import dataset
 
+    collecting.noted(c.out)
     summary = dataset.collect(recording, c.out, c.skip_bad)
-    (c.out / "config.json").write_text(json.dumps(asdict(c), indent=1, default=str))
-    file = c.out / "summary.json"
-    earlier = json.loads(file.read_text()) if file.exists() else []
-    file.write_text(json.dumps([*earlier, summary], indent=1))
+    report.write_json(c.out / "config.json", asdict(c))
+    collecting.note(c.out, summary)
     console.print(f"{summary['transitions']} transitions in {summary['episodes']} episodes", soft_wrap=True)
     console.print(f"written: {c.out}", soft_wrap=True)
 
@@ -305,23 +305,24 @@ def collect(c: Collect) -> None:
         return collect_recording(c.from_bag, c)
     robot = ROBOTS[c.robot]()
     at_least(1, robots=c.robots, steps=c.steps, batches=c.batches, number_of_conditions=len(c.conditions))
-    at_least(0, seed=c.seed)
+    check_seeds(c.seed)
     for condition in c.conditions:
         collecting.steady(condition)
     dealt = [c.conditions[i % len(c.conditions)] for i in range(c.robots)]
     controller = make_controller(robot, c.controller, c.weights) if c.policy == "planner" else None
     c.out.mkdir(parents=True, exist_ok=True)
-    (c.out / "config.json").write_text(json.dumps(asdict(c), indent=1, default=str))
-    summaries = []
-    seed = c.seed + len(shards(c.out))  # run again, it gathers other batches
+    collecting.noted(c.out)
+    report.write_json(c.out / "config.json", asdict(c))
+    first = len(shards(c.out))  # run again, it gathers other batches
     with _bar() as bar:
         task = bar.add_task("transitions", total=c.batches * c.robots * c.steps)
-        for i in range(c.batches):
+        for batch in range(first, first + c.batches):
+            seed = collecting.seed_of_batch(c.seed, batch)
             if controller is None:
-                summaries.append(collecting.explore(robot, c.out, dealt, c.steps, seed + i, c.policy))
+                summary = collecting.explore(robot, c.out, dealt, c.steps, seed, c.policy)
             else:
-                summaries.append(collecting.on_policy(robot, controller, c.out, dealt, c.steps, seed + i))
-            (c.out / "summary.json").write_text(json.dumps(summaries, indent=1))
+                summary = collecting.on_policy(robot, controller, c.out, dealt, c.steps, seed)
+            collecting.note(c.out, summary)
             bar.advance(task, c.robots * c.steps)
     console.print(f"written: {c.out}", soft_wrap=True)
 
@@ -386,6 +387,7 @@ def _options(kind: Any, prefix: str = "--") -> Iterator[str]:
 def main(argv: list[str] | None = None) -> None:
     """Entry point. Exit codes: 0 done, 2 the user's error, 130 interrupted."""
     argv = sys.argv[1:] if argv is None else argv
+    config: Any = None
     try:
         commands = chosen(argv)
         config = tyro.extras.subcommand_cli_from_dict(
@@ -404,9 +406,11 @@ def main(argv: list[str] | None = None) -> None:
     except USER_ERRORS as e:
         print(f"sealegs: {e}", file=sys.stderr)
         sys.exit(2)
-    except (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as e:
+    except OSError as e:
+        # A full disk is told where something is closed, without a name.
+        where = e.filename if e.filename is not None else getattr(config, "out", "a file")
         print(
-            f"sealegs: {e.filename} cannot be used ({e.strerror}); valid: a folder that can be written to",
+            f"sealegs: {where} cannot be used ({e.strerror or e}); valid: a folder that can be written to, with room left",
             file=sys.stderr,
         )
         sys.exit(2)

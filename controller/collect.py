@@ -1,5 +1,6 @@
 """Gather transitions: open-loop exploration, or the planner in closed loop. Falls end a training episode."""
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from controller import report as reports
 from controller.controller import Controller
 from controller.run import Fleet
 from dynamics import data
@@ -122,6 +124,28 @@ def on_policy(
     return {
         "shard": path.name, "transitions": b * steps, "speed": float(speed.mean()), "falls": falls, "by_condition": by_condition,
     }  # fmt: skip
+
+
+def seed_of_batch(seed: int, batch: int) -> int:
+    """Of neighbouring seeds no two batches are the same: sums would be."""
+    return int(np.random.SeedSequence(seed, spawn_key=(batch,)).generate_state(1, np.uint64)[0])
+
+
+def noted(folder: Path) -> list[dict[str, Any]]:
+    """The batches in summary.json. Raises DataError where it is something else."""
+    path = folder / "summary.json"
+    try:
+        earlier = json.loads(path.read_text()) if path.exists() else []
+    except ValueError:
+        earlier = None
+    if not isinstance(earlier, list):
+        raise data.DataError(f"{path} is not a list of batches; valid: what `sealegs collect` wrote, or no such file")
+    return earlier
+
+
+def note(folder: Path, summary: dict[str, Any]) -> None:
+    """Adds a batch to summary.json, after those that are there. Raises DataError."""
+    reports.write_json(folder / "summary.json", [*noted(folder), summary])
 
 
 def seeds(seed: int, count: int) -> list[int]:

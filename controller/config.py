@@ -1,9 +1,10 @@
 """Settings, as frozen dataclasses: the command line and the ROS parameters are both read off them, so a default exists once."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from dynamics.adapt.frozen import Frozen
 from dynamics.adapt.gradient import INNER_STEPS, GrBAL, OnlineSGD
 from dynamics.adapt.last_layer import LastLayer
 from dynamics.mlp import MLP
+from dynamics.train import TrainConfig
 from dynamics.types import Adapter, Theta
 from planners.cem import CEM
 from planners.icem import ICEM
@@ -25,6 +27,7 @@ from planners.planner import Cost
 from planners.random_shooting import RandomShooting
 from planners.shooting import Shooting
 from robots.ant import Ant
+from robots.schedule import Schedule
 
 WEIGHTS = Path(__file__).parent / "weights"
 
@@ -45,6 +48,55 @@ def at_least(minimum: int, **settings: int) -> None:
     for name, got in settings.items():
         if got < minimum:
             raise UsageError(f"{name.replace('_', ' ')} is {got}; valid: {minimum} or more")
+
+
+# What training draws its batches from, (seed * 1000 + round) * 1_000_003 + step, then fits into 64 bits.
+LARGEST_SEED = 2**32 - 1
+
+
+def check_seeds(*seeds: int) -> None:
+    """Raises UsageError naming the first that is none."""
+    for seed in seeds:
+        if not 0 <= seed <= LARGEST_SEED:
+            raise UsageError(f"seed is {seed}; valid: 0 to {LARGEST_SEED}")
+
+
+def each_once(**lists: Sequence[object]) -> None:
+    """Raises UsageError naming the first option without a value, or with one twice: its episodes would count as independent ones."""
+    for name, values in lists.items():
+        if not values:
+            raise UsageError(f"nothing to evaluate: --{name} is empty; valid: one value or more")
+        for i, given in enumerate(values):
+            if given in values[:i]:
+                raise UsageError(f"--{name} has {given!r} twice; valid: each value once")
+
+
+def check_onsets(schedules: Sequence[Schedule[Any]], steps: int) -> None:
+    """Raises UsageError where a condition changes after the episode's end: it would be scored under a name that it never had."""
+    for schedule in schedules:
+        if schedule.onsets and schedule.onsets[-1] >= steps:
+            raise UsageError(
+                f"condition {schedule.text!r} changes at step {schedule.onsets[-1]} of an episode of {steps}; valid: a step below {steps}, or "
+                "more --steps"
+            )
+
+
+def check_training(name: str, config: TrainConfig) -> None:
+    """name: of the option, as `train` in --train.steps. Raises UsageError."""
+    least = {"steps": 1, "validate_every": 0, "patience": 1, "save_every": 1}
+    for field_, minimum in least.items():
+        at_least(minimum, **{f"--{name}.{field_.replace('_', '-')}": getattr(config, field_)})
+    for field_ in ("lr", "clip"):
+        positive(f"--{name}.{field_}", getattr(config, field_))
+    for field_ in ("decay_from", "decay_to"):
+        if not 0 <= (got := getattr(config, field_)) <= 1:
+            raise UsageError(f"--{name}.{field_.replace('_', '-')} is {got:g}; valid: 0 to 1")
+
+
+def positive(name: str, value: float) -> None:
+    """Raises UsageError."""
+    if not (math.isfinite(value) and value > 0):
+        raise UsageError(f"{name} is {value:g}; valid: a finite number above 0")
 
 
 @dataclass(frozen=True)
@@ -103,6 +155,9 @@ def make_planner(config: PlannerConfig, n_action: int) -> Shooting:
     at_least(1, planner_horizon=config.horizon, planner_iterations=config.iterations)
     at_least(0, planner_iterations_ahead=config.ahead)
     at_least(getattr(PLANNERS[config.kind], "elites", 2), planner_samples=config.samples)
+    positive("controller.planner.std", config.std)
+    if not 0 <= config.beta < 1:
+        raise UsageError(f"controller.planner.beta is {config.beta:g}; valid: 0 or more and less than 1")
     return PLANNERS[config.kind](
         n_action=n_action, horizon=config.horizon, samples=config.samples, iterations=config.iterations,
         std=config.std, beta=config.beta, ahead=config.ahead,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from controller import report, score
-from controller.config import ControllerConfig, at_least, make_controller
+from controller.config import ControllerConfig, at_least, check_onsets, check_seeds, make_controller
 from controller.evaluate import _step_times
 from controller.run import Record, episodes
 from robots.ant import Ant
@@ -38,9 +38,10 @@ def run(robot: Ant, config: DemoConfig, say: Any) -> dict[str, Any]:
     """say(line) reports progress. -> the summary, which is also written. Raises ConditionError, CheckpointError,
     UsageError."""
     at_least(1, seeds=config.seeds, steps=config.steps)
-    at_least(0, seed=config.seed)
+    check_seeds(config.seed)
     onset = config.steps // 3
     schedule = parse(config.condition or f"leg:3@{onset}")
+    check_onsets([schedule], config.steps)
     seeds = [config.seed + i for i in range(config.seeds)]
     names = (config.controller.adapter, "frozen")
     controllers = [make_controller(robot, replace(config.controller, adapter=name), config.weights) for name in names]  # pyright: ignore[reportArgumentType]
@@ -96,7 +97,7 @@ def summarise(robot: Ant, name: str, schedule: Schedule, r: Record, times: tuple
 
 def _smooth(x: np.ndarray, n: int = score.STRIDE) -> np.ndarray:
     """(t,) -> (t,) mean over n samples, of those there are at both ends."""
-    window = np.ones(n)
+    window = np.ones(min(n, len(x)))  # of a shorter episode the mean would come out longer than the episode
     return np.convolve(x, window, mode="same") / np.convolve(np.ones_like(x), window, mode="same")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from controller import report, score
 from controller.baselines.baseline import rotation
-from controller.config import UsageError, at_least
+from controller.config import UsageError, at_least, check_onsets, check_seeds
 from controller.evaluate_quadrotor import (
     Progress,
     QuadrotorConfig,
@@ -60,7 +60,7 @@ def run(config: DemoQuadrotorConfig, say: Progress) -> dict[str, Any]:
     """say(what, done, in all) reports progress. -> the summary, which is also written. Raises ConditionError, TrajectoryError,
     VehicleError, CheckpointError, UsageError before anything runs."""
     at_least(1, seeds=config.seeds, steps=config.steps)
-    at_least(0, seed=config.seed)
+    check_seeds(config.seed)
     if len(set(config.controllers)) < 2:
         raise UsageError(
             f"nothing to compare: controllers are {' and '.join(config.controllers)}; valid: two different ones"
@@ -69,6 +69,7 @@ def run(config: DemoQuadrotorConfig, say: Progress) -> dict[str, Any]:
     text = config.condition or f"payload:0.4:1.0@{config.steps // 3}+none@{2 * config.steps // 3}"
     schedule = parse(text, robot.vehicle)
     check_target(config, [schedule])
+    check_onsets([schedule], config.steps)
     seeds = [config.seed + i for i in range(config.seeds)]
     paths = [make_path(config.trajectory, config.speed, robot, [schedule], seed) for seed in seeds]
     pilots = make_pilots(config, robot, config.controllers)

@@ -4,7 +4,6 @@ All episodes of a controller run as one batch; every robot has its own random st
 are measured apart: the first seed's recorded states of each condition, replayed through a controller of one robot.
 """
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -19,6 +18,9 @@ from controller.config import (
     ControllerConfig,
     UsageError,
     at_least,
+    check_onsets,
+    check_seeds,
+    each_once,
     make_controller,
     make_planner,
     running_cost,
@@ -27,6 +29,8 @@ from controller.config import (
 from controller.controller import Controller
 from controller.run import Record, episodes
 from dynamics import checkpoint, value
+from planners.planner import Cost, Terminal
+from planners.shooting import Shooting
 from robots.ant import Ant
 from robots.condition import Schedule, parse
 
@@ -59,22 +63,28 @@ class EvaluateConfig:
 Progress = Callable[[str, int, int], None]  # what, steps done, steps in all
 
 
-def evaluate(robot: Ant, config: EvaluateConfig, progress: Progress) -> list[dict[str, Any]]:
+def evaluate(
+    robot: Ant, config: EvaluateConfig, progress: Progress, say: Callable[[str], None] = lambda line: None
+) -> list[dict[str, Any]]:
     """Writes table.json, table.csv, table.md, table.png and config.json; table.json after every controller, so nothing gathered is lost.
+    An earlier table in --out is set aside, and `say` told where.
 
     Raises ConditionError, CheckpointError, UsageError before anything runs.
     """
-    if not config.seeds or not config.conditions or not config.adapters or config.steps < 1:
-        raise UsageError(
-            "nothing to evaluate: --adapters, --conditions and --seeds each need a value, and --steps at least 1"
-        )
-    at_least(0, seed=min(config.seed, *config.seeds))
+    each_once(adapters=config.adapters, conditions=config.conditions, seeds=config.seeds)
+    at_least(1, steps=config.steps)
+    check_seeds(config.seed, *config.seeds)
     schedules = [parse(c) for c in config.conditions]
+    check_onsets(schedules, config.steps)
     controllers = {
         (a, s.text): _controller(robot, a, s, config) for a in config.adapters for s in schedules if a != "oracle"
     }
+    if "oracle" in config.adapters:
+        _oracle(robot, config)
     config.out.mkdir(parents=True, exist_ok=True)
-    (config.out / "config.json").write_text(json.dumps(asdict(config), indent=1, default=str))
+    if (earlier := report.set_aside(config.out, "table.*")) is not None:
+        say(f"the earlier table was moved to: {earlier}")
+    report.write_json(config.out / "config.json", asdict(config))
     rows: list[dict[str, Any]] = []
     for adapter in config.adapters:
         # One batch for each distinct controller: a specialist is a different one for each condition.
@@ -87,12 +97,7 @@ def evaluate(robot: Ant, config: EvaluateConfig, progress: Progress) -> list[dic
 
             plan = ([s for s, _ in pairs], [seed for _, seed in pairs], config.steps)
             if adapter == "oracle":
-                planner = make_planner(config.controller.planner, robot.space.n_action)
-                theta = checkpoint.load(
-                    config.weights or weights_of(robot.name, "oracle"), robot.name, robot.space
-                ).theta
-                cost = running_cost(robot, theta, config.controller.fall_price)
-                terminal = value.terminal(robot.space, theta.value)
+                planner, cost, terminal = _oracle(robot, config)
                 record = oracle.episodes(robot, planner, *plan, cost=cost, terminal=terminal, progress=tell)
                 timing = {s.text: (float("nan"), float("nan")) for s in group}
             else:
@@ -106,6 +111,14 @@ def evaluate(robot: Ant, config: EvaluateConfig, progress: Progress) -> list[dic
     (config.out / "table.md").write_text(markdown(rows, config.seed))
     plot(config.out / "table.png", rows)
     return rows
+
+
+def _oracle(robot: Ant, config: EvaluateConfig) -> tuple[Shooting, Cost, Terminal | None]:
+    """What the oracle plans with. Raises CheckpointError, UsageError."""
+    theta = checkpoint.load(config.weights or weights_of(robot.name, "oracle"), robot.name, robot.space).theta
+    planner = make_planner(config.controller.planner, robot.space.n_action)
+    cost = running_cost(robot, theta, config.controller.fall_price)
+    return planner, cost, value.terminal(robot.space, theta.value)
 
 
 def _controller(robot: Ant, adapter: str, schedule: Schedule, config: EvaluateConfig) -> Controller:

@@ -15,7 +15,7 @@ import numpy as np
 
 from controller import report, score
 from controller.baselines.baseline import Baseline, Target
-from controller.config import UsageError, at_least
+from controller.config import UsageError, at_least, check_onsets, check_seeds, each_once
 from controller.fly import Flight, fly
 from controller.pilots import make_pilot
 from robots.quadrotor import ENGINES, Quadrotor
@@ -122,20 +122,20 @@ def make_path(
 
 def groups(config: EvaluateQuadrotorConfig, robot: Quadrotor) -> list[Group]:
     """All that is to be flown. Raises ConditionError, TrajectoryError, UsageError."""
-    for name in ("adapters", "conditions", "seeds", "trajectories", "speeds"):
-        if not getattr(config, name):
-            raise UsageError(f"nothing to evaluate: --{name} is empty; valid: one value or more")
+    lists = ("adapters", "conditions", "seeds", "trajectories", "speeds")
+    each_once(**{name: getattr(config, name) for name in lists})
     at_least(1, steps=config.steps)
-    at_least(0, seed=min(config.seed, *config.seeds))
-    schedules = [parse(text, robot.vehicle) for text in dict.fromkeys(config.conditions)]
-    seeds = list(dict.fromkeys(config.seeds))
+    check_seeds(config.seed, *config.seeds)
+    schedules = [parse(text, robot.vehicle) for text in config.conditions]
+    check_onsets(schedules, config.steps)
+    seeds = list(config.seeds)
     check_target(config, schedules)
     for kind in config.trajectories:
         if kind not in KINDS:
             raise TrajectoryError(f"unknown trajectory {kind!r}; valid: {', '.join(KINDS)}")
     out = []
-    for kind in dict.fromkeys(config.trajectories):
-        for speed in dict.fromkeys(config.speeds):
+    for kind in config.trajectories:
+        for speed in config.speeds:
             paths = [make_path(kind, speed, robot, schedules, seed) for seed in seeds]
             if kind == "hover" and any(g.trajectory == "hover" for g in out):
                 continue
@@ -158,9 +158,11 @@ def check_target(config: QuadrotorConfig, schedules: Sequence[Schedule[Condition
             )
 
 
-def evaluate(config: EvaluateQuadrotorConfig, progress: Progress) -> list[dict[str, Any]]:
+def evaluate(
+    config: EvaluateQuadrotorConfig, progress: Progress, say: Callable[[str], None] = lambda line: None
+) -> list[dict[str, Any]]:
     """Writes config.json, table.json, table.csv, table.md and flight-TRAJECTORY-SPEED.png; table.json after every batch, so nothing
-    gathered is lost.
+    gathered is lost. An earlier table in --out is set aside, with its plots, and `say` told where.
 
     Raises ConditionError, TrajectoryError, VehicleError, CheckpointError, UsageError before anything runs.
     """
@@ -171,6 +173,8 @@ def evaluate(config: EvaluateQuadrotorConfig, progress: Progress) -> list[dict[s
     alone = make_robot(config)
     timed = make_pilots(config, alone, config.adapters)
     config.out.mkdir(parents=True, exist_ok=True)
+    if (earlier := report.set_aside(config.out, "table.*", "flight-*.png")) is not None:
+        say(f"the earlier table was moved to: {earlier}")
     report.write_json(config.out / "config.json", asdict(config))
     rows: list[dict[str, Any]] = []
     flights: dict[str, list[Flight]] = {}

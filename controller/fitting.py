@@ -1,14 +1,16 @@
 """`sealegs train`: from a dataset and a checkpoint to an adapter's own weights."""
 
 import json
+import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from controller.config import UsageError, at_least
+from controller import report
+from controller.config import UsageError, at_least, check_seeds, check_training
 from dynamics import checkpoint, data, objectives
 from dynamics import train as training
 from dynamics.adapt.effectiveness import episode_gains
@@ -33,7 +35,8 @@ class FitConfig:
     adapter: Literal["frozen", "online-sgd", "grbal", "last-layer", "effectiveness", "effectiveness+last-layer"] = (
         "last-layer"
     )
-    """frozen: plain regression, the same objective without a context"""
+    """frozen: plain regression, the same objective without a context; effectiveness: the few settings of its filter, which take no --train.*,
+    --past, --future, --horizon, --windows, --inner-steps or --device"""
     past: int = 32
     """transitions adapted to"""
     future: int = 8
@@ -62,13 +65,22 @@ def fit_adapter(
         raise UsageError("device 'cuda' is not available here; valid: cpu")
     at_least(1, past=config.past, future=config.future, horizon=config.horizon, windows=config.windows)
     at_least(1, inner_steps=config.inner_steps, width=config.width, depth=config.depth, ensemble=config.ensemble)
+    check_seeds(config.seed)
+    check_training("train", config.train)
+    if config.adapter.startswith("effectiveness") and config.init is None:
+        raise UsageError(f"adapter {config.adapter!r} needs --init; valid: a checkpoint made by `sealegs learn`")
+    if config.adapter == "effectiveness":
+        _refuse_unused(config)
     settings = _settings(config)
     rows = data.load(config.data, robot.name, robot.space.n_state, robot.space.n_action)
     model, theta = _start(robot, config, rows)
+    if config.adapter.startswith("effectiveness") and "effectiveness.sigma" not in theta.meta:
+        raise UsageError(
+            f"adapter 'effectiveness' needs --init with the network's deviation, which {config.init} lacks; valid: a checkpoint made by "
+            "`sealegs learn`"
+        )
     config.out.mkdir(parents=True, exist_ok=True)
     (config.out / "config.json").write_text(json.dumps(settings, indent=1))
-    if config.adapter.startswith("effectiveness") and "effectiveness.sigma" not in theta.meta:
-        raise UsageError("adapter 'effectiveness' needs --init; valid: a checkpoint made by `sealegs learn`")
     if config.adapter == "effectiveness":
         theta, record = tune_filter(model, theta, rows, config.seed, progress)
     else:
@@ -80,17 +92,44 @@ def fit_adapter(
             rows = rows._replace(a=rows.a * gains[rows.episode])
         with torch.device(config.device):
             theta, record = _descend(model, theta, rows, config, progress)
-    record |= {"config": settings, "git": checkpoint.git_revision(), "transitions": rows.n}
+    record |= {
+        "config": settings,
+        "data_sha256": settings["data_sha256"],
+        "git": checkpoint.git_revision(),
+        "transitions": rows.n,
+    }
+    record = report.plain(record)  # JSON has no infinity
     path = config.out / "model.safetensors"
     checkpoint.save(path, robot.name, model, theta, record)
-    (config.out / "record.json").write_text(json.dumps(record, indent=1))
+    report.write_json(config.out / "record.json", record)
     return path, record
 
 
+def _refuse_unused(config: FitConfig) -> None:
+    """Raises UsageError naming the first option that adapter effectiveness makes nothing of."""
+    unused = [
+        ("", config, FitConfig, name) for name in ("past", "future", "horizon", "windows", "inner_steps", "device")
+    ]
+    unused += [("train.", config.train, FitConfig.train, f.name) for f in fields(config.train)]
+    for group, given, default, name in unused:
+        if (got := getattr(given, name)) != getattr(default, name):
+            raise UsageError(
+                f"--{group}{name.replace('_', '-')} is {got}, of which adapter 'effectiveness' makes nothing (the few settings of its filter are "
+                "chosen on the recordings); valid: without it, or another adapter"
+            )
+
+
+def on_device(state: training.State, device: str) -> training.State:
+    """A state that was loaded from disk, beside the data. Adam's count stays on the CPU, where the optimiser keeps it."""
+    params, adam, best = (map_params(lambda w: w.to(device), x) for x in (state.params, state.adam, state.best))
+    return state._replace(params=params, adam=adam | {"count": state.adam["count"]}, best=best)
+
+
 def _settings(config: FitConfig) -> dict[str, Any]:
-    """The configuration as JSON, but for what a run that goes on may change. Raises ResumeError where --out holds others."""
+    """The configuration and what data it is for, as JSON, but for what a run that goes on may change. Raises ResumeError where --out holds others."""
     settings = json.loads(json.dumps(asdict(config), default=str))
     del settings["resume"]
+    settings["data_sha256"] = data.digest(config.data)
     stamp = config.out / "config.json"
     if config.resume and stamp.exists():
         training.refuse_other(config.out, json.loads(stamp.read_text()) | {"out": settings["out"]}, settings)
@@ -134,24 +173,30 @@ def _descend(
         )
     settings = replace(config.train, seed=config.seed)
     saved = config.out / "state.safetensors"
-    begin = training.resume(saved, settings) if config.resume else training.fresh(start)
+    if config.resume:
+        begin = on_device(training.resume(saved, settings), config.device)
+    else:
+        begin = training.fresh(start)
+        training.save(saved, begin, settings)  # what is killed before it saves again can go on from its beginning
     first = validate(start)
     writer = SummaryWriter(str(config.out / "tensorboard"), purge_step=begin.step)
 
-    def report(p: training.Progress) -> None:
+    def tell(p: training.Progress) -> None:
         progress(f"train {config.adapter}", p.step, settings.steps)
         writer.add_scalar("loss", p.loss, p.step)
         if p.validation == p.validation:
             writer.add_scalar("validation", p.validation, p.step)
 
-    state = training.fit(loss, begin, settings, validate, saved, report)
+    state = training.fit(loss, begin, settings, validate, saved, tell)
     training.save(saved, state, settings)
     writer.close()
+    # Where there was never a validation, once at the end: a record without a figure says nothing.
+    last = state.best_loss if math.isfinite(state.best_loss) else validate(state.best)
     best = map_params(lambda w: w.cpu(), state.best)
     fitted = objectives.join(best, map_params(lambda w: w.cpu(), norm))
     trained_for = {INNER_STEPS: torch.tensor(float(config.inner_steps))} if config.adapter == "grbal" else {}
     fitted = fitted._replace(meta=known | fitted.meta | trained_for, value=theta.value, risk=theta.risk)
-    record: dict[str, Any] = {"validation_before": first, "validation": state.best_loss, "steps": state.step}
+    record: dict[str, Any] = {"validation_before": first, "validation": last, "steps": state.step}
     if config.adapter == "online-sgd":
         fitted, tuned = tune_online_sgd(
             OnlineSGD(model), fitted, data.Rows(*(x.cpu() for x in rows)), config.past, config.seed

@@ -16,17 +16,26 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from controller.collect import explore, on_policy, steady
-from controller.config import ControllerConfig, PlannerConfig, assemble, at_least, make_planner
+from controller.config import (
+    ControllerConfig,
+    PlannerConfig,
+    assemble,
+    at_least,
+    check_seeds,
+    check_training,
+    make_planner,
+)
 from dynamics import checkpoint, data, objectives, risk, value
 from dynamics import train as training
 from dynamics.adapt.effectiveness import Effectiveness, episode_gains
 from dynamics.checkpoint import Checkpoint
 from dynamics.mlp import MLP, mul
 from dynamics.risk import RiskConfig
+from dynamics.tensors import write
 from dynamics.types import Params, Theta
 from dynamics.value import ValueConfig
 from robots.ant import UPRIGHT, Ant
@@ -78,7 +87,9 @@ def learn(robot: Ant, config: LearnConfig, out: Path, say: Say) -> Path:
         1, steps=config.steps, batch=config.batch, width=config.width, depth=config.depth, ensemble=config.ensemble
     )
     at_least(1, carry=config.carry)
-    at_least(0, seed=config.seed, rounds=config.rounds, value_from=config.value_from, risk_from=config.risk_from)
+    check_seeds(config.seed)
+    check_training("train", config.train)
+    at_least(0, rounds=config.rounds, value_from=config.value_from, risk_from=config.risk_from)
     for condition in config.conditions:
         steady(condition)
     for planner in (config.controller.planner, config.early):
@@ -197,7 +208,7 @@ def _fit(robot: Ant, model: MLP, folder: Path, out: Path, config: LearnConfig, r
         Theta(net, theta.norm, meta, *foreseen.result()),
         record,
     )
-    save_file({"gains": gains}, out / f"gains-{r:03d}.safetensors")
+    write(out / f"gains-{r:03d}.safetensors", {"gains": gains}, {})
     training.save(out / f"train-{r:03d}.safetensors", state, fields)
     for old in (*out.glob(f"train-{r - 2:03d}.*"), *out.glob(f"gains-{r - 2:03d}.*")):
         old.unlink()

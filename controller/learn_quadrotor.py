@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from controller.baselines.pid import PID
-from controller.config import at_least
+from controller.config import at_least, check_seeds, check_training
 from controller.flyer import N_Z, ROWS
 from dynamics import checkpoint, data, objectives
 from dynamics import train as training
@@ -64,7 +64,9 @@ def learn(config: LearnConfig, out: Path, say: Say) -> list[Path]:
     """Run, or go on with, what is in `out`. -> the checkpoints. Raises UsageError, VehicleError, ResumeError before anything is written."""
     at_least(8, flights=config.flights)
     at_least(1, batches=config.batches, steps=config.steps, width=config.width, depth=config.depth, batch=config.batch)
-    at_least(0, seed=config.seed)
+    check_seeds(config.seed)
+    check_training("train", config.train)
+    check_training("meta", config.meta)
     robot = Quadrotor(config.vehicle, "mujoco", payload_seen=True)
     settings, stamp = json.dumps(asdict(config), sort_keys=True), out / "learn.json"
     if stamp.exists():

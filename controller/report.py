@@ -1,8 +1,10 @@
 """What every evaluation and demonstration writes, whatever the robot: JSON, CSV, times of steps, onsets in a plot."""
 
 import csv
+import itertools
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,16 +25,36 @@ def plain(x: Any) -> Any:
 
 def write_json(path: Path, x: Any) -> None:
     """In one piece: a reader, or a fault while writing, never sees half of it."""
-    temporary = path.with_suffix(".partial")
+    # With the process's number: two that write into one folder do not take each other's away.
+    temporary = path.with_suffix(f".{os.getpid()}.partial")
     temporary.write_text(json.dumps(plain(x), indent=1, default=str))
     temporary.replace(path)
 
 
+def set_aside(out: Path, *patterns: str) -> Path | None:
+    """Moves an earlier run's files, and the config.json they were made with, into a new folder earlier-N of out: while another run is written
+    nothing of two runs stands side by side, and nothing is lost. -> that folder, or None where there was nothing."""
+    found = sorted({path for pattern in patterns for path in out.glob(pattern)})
+    if not found:
+        return None
+    for n in itertools.count(1):
+        folder = out / f"earlier-{n}"
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        break
+    for path in (*found, *out.glob("config.json")):
+        path.rename(folder / path.name)
+    return folder
+
+
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """What is not finite is left empty, as JSON has null."""
     with open(path, "w", newline="") as f:
         writer = csv.DictWriter(f, list(columns))
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(map(plain, rows))
 
 
 def number(x: float, digits: int) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from controller import report, score
-from controller.config import UsageError
+from controller.config import UsageError, check_seeds
 from controller.evaluate_quadrotor import AGAINST, COLUMNS, by, markdown
 
 Row = dict[str, Any]
@@ -40,6 +40,7 @@ def targets(config: TargetsConfig) -> dict[str, Any]:
     """Writes targets.json, targets.md, table.md (a table for each engine and target) and table.csv (every row). -> what targets.json holds.
 
     Raises UsageError on a folder without a table, on one that holds another's episodes again, and where nothing was flown by the adapter."""
+    check_seeds(config.seed)
     rows = gather(config.tables)
     found = judge(rows, config.adapter, config.seed)
     config.out.mkdir(parents=True, exist_ok=True)

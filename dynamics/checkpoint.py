@@ -5,17 +5,16 @@ model (width, depth, ensemble), and a free `record` (config, data hash, git revi
 """
 
 import json
-import os
 import subprocess
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from dynamics import scalar
 from dynamics.mlp import MLP
+from dynamics.tensors import write
 from dynamics.types import Theta
 from robots.space import StateSpace
 
@@ -35,7 +34,7 @@ class Checkpoint(NamedTuple):
 
 
 def save(path: Path, robot: str, model: MLP, theta: Theta, record: dict[str, Any]) -> None:
-    """Write whole, under another name, then rename: a killed run leaves the old file or the new one."""
+    """A killed run leaves the old file or the new one. Raises OSError."""
     tensors = {
         f"{group}.{name}": tensor.detach().to(STORED.get(group, tensor.dtype), copy=True).contiguous()
         for group, params in theta._asdict().items()
@@ -43,12 +42,7 @@ def save(path: Path, robot: str, model: MLP, theta: Theta, record: dict[str, Any
     }
     shape = {"width": model.width, "depth": model.depth, "ensemble": model.ensemble}
     header = {"format": FORMAT, "robot": robot, "model": shape, "record": record}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".partial")
-    save_file(tensors, temporary, {"sealegs": json.dumps(header)})
-    with open(temporary, "rb+") as f:
-        os.fsync(f.fileno())
-    os.replace(temporary, path)
+    write(path, tensors, header)
 
 
 def load(path: Path, robot: str, space: StateSpace) -> Checkpoint:

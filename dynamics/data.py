@@ -1,6 +1,6 @@
 """Transitions on disk and in memory.
 
-A dataset is a folder of shards, `shard-00000.safetensors` and so on, each written whole under another name, synced and then renamed:
+A dataset is a folder of shards, `shard-00000.safetensors` and so on, each written whole under another name, synced and then linked:
 a killed run loses at most the batch in flight. A shard holds one batch of robots over time:
 
     s, s_next (b, t, s)   a (b, t, a)   episode (b, t) int32, counting within the shard; a row's episodes are contiguous
@@ -9,16 +9,16 @@ and its metadata say which robot, the `conditions` of the b rows in the notation
 gathered it.
 """
 
+import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from dynamics.tensors import write_next
 from dynamics.types import Transitions
 
 
@@ -42,17 +42,9 @@ class Rows(NamedTuple):
 
 
 def append(folder: Path, s: Tensor, a: Tensor, s_next: Tensor, episode: Tensor, meta: dict[str, Any]) -> Path:
-    """Add one shard. meta must be JSON-able and name the `robot`. -> its path."""
-    folder.mkdir(parents=True, exist_ok=True)
-    taken = [int(p.stem.split("-")[1]) for p in folder.glob("shard-*.safetensors")]
-    path = folder / f"shard-{max(taken, default=-1) + 1:05d}.safetensors"
-    temporary = path.with_suffix(".partial")
+    """Add one shard. meta must be JSON-able and name the `robot`. -> its path. Raises OSError."""
     tensors = {"s": s.float(), "a": a.float(), "s_next": s_next.float(), "episode": episode.int()}
-    save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, {"sealegs": json.dumps(meta)})
-    with open(temporary, "rb+") as f:
-        os.fsync(f.fileno())
-    os.replace(temporary, path)
-    return path
+    return write_next(folder, "shard", tensors, meta)
 
 
 def read_shard(path: Path, robot: str, n_state: int, n_action: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -90,6 +82,15 @@ def read_shard(path: Path, robot: str, n_state: int, n_action: int) -> tuple[dic
 
 def shards(folder: Path) -> list[Path]:
     return sorted(folder.glob("shard-*.safetensors"))
+
+
+def digest(folder: Path) -> str:
+    """SHA-256 over the shards' names and contents: of the same data, whatever the folder is called."""
+    whole = hashlib.sha256()
+    for path in shards(folder):
+        with open(path, "rb") as f:
+            whole.update(f"{path.name} {hashlib.file_digest(f, 'sha256').hexdigest()}\n".encode())
+    return whole.hexdigest()
 
 
 def load(folder: Path, robot: str, n_state: int, n_action: int) -> Rows:

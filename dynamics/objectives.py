@@ -53,7 +53,9 @@ class Sampler:
             )
         held = rows.episode % 8 == 7
         newest = rows.shard > rows.shard.max() * 3 // 4 if rows.shard.max() else torch.ones_like(held)
-        return Sampler((~held).nonzero()[:, 0], (~held & newest).nonzero()[:, 0], held.nonzero()[:, 0])
+        train, recent = ((~held & among).nonzero()[:, 0] for among in (torch.ones_like(held), newest))
+        # A newest shard of one episode may be held out whole.
+        return Sampler(train, recent if len(recent) else train, held.nonzero()[:, 0])
 
     def draw(self, count: int, rng: torch.Generator) -> Tensor:
         half = count // 2

@@ -6,7 +6,6 @@ moment and resumed ends bit-identical to one that was not.
 
 import json
 import math
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,9 +13,9 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from dynamics.tensors import write
 from dynamics.types import Params
 
 Loss = Callable[[Params, torch.Generator], Tensor]  # params, generator for the batch -> scalar
@@ -153,16 +152,11 @@ def _get_adam(optimiser: torch.optim.Adam, params: Params) -> Params:
 
 
 def save(path: Path, state: State, config: Any) -> None:
-    """Atomically: a killed run leaves the last whole state."""
+    """Atomically: a killed run leaves the last whole state. Raises OSError."""
     groups = {"params": state.params, "adam": state.adam, "best": state.best}
     tensors = {f"{g}.{n}": w.contiguous().clone() for g, params in groups.items() for n, w in params.items()}
     header = {"step": state.step, "best_loss": state.best_loss, "stale": state.stale, "config": asdict(config)}
-    temporary = path.with_suffix(".partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, temporary, {"sealegs": json.dumps(header)})
-    with open(temporary, "rb+") as f:
-        os.fsync(f.fileno())
-    os.replace(temporary, path)
+    write(path, tensors, header)
 
 
 def resume(path: Path, config: Any) -> State:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
-from gymnasium.error import ResetNeeded
+from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 from gymnasium.spaces import Box
 
 from robots import ant, falls
@@ -58,6 +58,7 @@ class AntEnv(gymnasium.Env):
         self._size = (height, width)
         self._camera: tuple[Condition, Camera] | None = None
         self._opened = ExitStack()
+        self._closed = False
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -66,6 +67,7 @@ class AntEnv(gymnasium.Env):
 
         Raises ValueError on another option, ConditionError on a condition that cannot be understood.
         """
+        self._open("reset")
         super().reset(seed=seed)
         options = options or {}
         if unknown := set(options) - {"condition"}:
@@ -77,7 +79,9 @@ class AntEnv(gymnasium.Env):
         return s[0], self._info(s[0])
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Raises ValueError on an action of another shape, not finite or out of bounds; the robot then stays put."""
+        """Raises ValueError on an action of another shape, not finite or out of bounds; the robot then stays put. ResetNeeded before the first
+        reset, ClosedEnvironmentError after close."""
+        self._open("step")
         if not self.robot.conditions:
             raise ResetNeeded("step was called before reset; call reset first")
         action = _checked(action)
@@ -98,6 +102,7 @@ class AntEnv(gymnasium.Env):
         """-> (height, width, 3) uint8, or None without a render mode. Raises RenderError where OpenGL is missing."""
         if self.render_mode is None:
             return None
+        self._open("render")
         if not self.robot.conditions:
             raise ResetNeeded("render was called before reset; call reset first")
         condition = self.robot.conditions[0]
@@ -115,7 +120,12 @@ class AntEnv(gymnasium.Env):
         buffer.offheight, buffer.offwidth = max(height, buffer.offheight), max(width, buffer.offwidth)
         return Camera(model, width, height)
 
+    def _open(self, what: str) -> None:
+        if self._closed:
+            raise ClosedEnvironmentError(f"{what} was called after close; make another environment")
+
     def close(self) -> None:
+        self._closed = True
         self._opened.close()
         self._camera = None
         self.robot.physics.close()

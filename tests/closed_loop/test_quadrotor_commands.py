@@ -86,6 +86,17 @@ def test_an_episode_is_the_same_whoever_shares_its_table(tmp_path):
     assert both[0]["rmse_m"] != both[1]["rmse_m"]
 
 
+def test_an_earlier_table_is_set_aside_with_its_plots(tmp_path, capsys):
+    common = ("--adapters", "pid", "--conditions", "none", "--seeds", "1", "--steps", "5", "--no-timing")
+    evaluated(tmp_path, *common, "--trajectories", "hover")
+    first = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    assert "moved" not in capsys.readouterr().out
+    evaluated(tmp_path, *common, "--trajectories", "circle")
+    assert f"the earlier table was moved to: {tmp_path / 'earlier-1'}\n" in capsys.readouterr().out
+    assert {p.name: p.read_bytes() for p in (tmp_path / "earlier-1").iterdir()} == first
+    assert not (tmp_path / "flight-hover.png").exists() and (tmp_path / "flight-circle-medium.png").exists()
+
+
 def test_the_rows_of_finished_controllers_outlive_a_fault_in_the_next(tmp_path, monkeypatch):
     real, calls = evaluate_quadrotor.fly, []
 

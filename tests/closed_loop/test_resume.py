@@ -26,16 +26,20 @@ SERVER.set_forkserver_preload(["controller.cli", "torch.utils.tensorboard", "tor
 def _run(argv: list[str], moment: str, count: int) -> None:
     """In a process of its own: the command, killed when it calls `moment` for the count-th time."""
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (for the life of the process)
-    owner, name = {"rename": (os, "replace"), "step": (torch.optim.Adam, "step")}[moment]
-    real, calls = getattr(owner, name), []
+    calls = []
 
-    def counted(*args, **kwargs):
-        calls.append(name)
-        if len(calls) == count:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(*args, **kwargs)
+    def counted(real):
+        def call(*args, **kwargs):
+            calls.append(real)
+            if len(calls) == count:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*args, **kwargs)
 
-    setattr(owner, name, counted)
+        return call
+
+    # A file gets its name by a rename, or by a link where it must not replace another.
+    for owner, name in {"rename": ((os, "replace"), (os, "link")), "step": ((torch.optim.Adam, "step"),)}[moment]:
+        setattr(owner, name, counted(getattr(owner, name)))
     cli.main(argv)
 
 
@@ -114,7 +118,8 @@ def test_a_killed_train_ends_at_the_same_bits(tmp_path):
     for adapter in ("last-layer", "grbal", "frozen"):
         whole, cut = tmp_path / adapter / "whole", tmp_path / adapter / "cut"
         assert finishes(command(whole, adapter))
-        assert not finishes(command(cut, adapter), "step", 13)
+        assert not finishes(command(cut, adapter), "step", 2)  # before the first state on the way
+        assert not finishes(command(cut, adapter, "--resume"), "step", 13)
         assert not finishes(command(cut, adapter, "--resume"), "step", 4)  # before it saved anything anew
         assert not finishes(command(cut, adapter, "--resume"), "rename", 3)  # a state was written, but not named
         with safe_open(cut / "state.safetensors", "pt") as f:
@@ -142,11 +147,11 @@ def test_a_killed_collect_leaves_only_whole_shards(tmp_path):
     shards = data.shards(tmp_path)
     rows = data.load(tmp_path, "ant", 31, 8)
     assert len(shards) >= 3 and rows.n == 2 * 5 * len(shards)
-    # One that was written and not yet named counts for nothing, and is no hindrance.
-    assert not finishes(["collect", "--out", str(tmp_path), "--robots", "2", "--steps", "5"], "rename", 1)
-    assert list(tmp_path.glob("*.partial")) and data.shards(tmp_path) == shards
+    # One that was written and not yet named counts for nothing, and is no hindrance. The first name is config.json's.
+    assert not finishes(["collect", "--out", str(tmp_path), "--robots", "2", "--steps", "5"], "rename", 2)
+    assert list(tmp_path.glob("shard*.partial")) and data.shards(tmp_path) == shards
     assert finishes(["collect", "--out", str(tmp_path), "--robots", "2", "--steps", "5"])
-    assert data.load(tmp_path, "ant", 31, 8).n == rows.n + 10 and not list(tmp_path.glob("*.partial"))
+    assert data.load(tmp_path, "ant", 31, 8).n == rows.n + 10 and not list(tmp_path.glob("shard*.partial"))
 
 
 def test_collecting_again_gathers_what_one_longer_run_would_have(tmp_path):
@@ -158,3 +163,31 @@ def test_collecting_again_gathers_what_one_longer_run_would_have(tmp_path):
     assert torch.equal(twice.s, once.s)
     assert torch.equal(twice.a, once.a)
     assert not torch.equal(once.a[:10], once.a[10:])
+
+
+def test_neighbouring_seeds_share_no_data(tmp_path):
+    batches = {}
+    for seed in ("0", "1"):
+        args = ["--robots", "2", "--steps", "3", "--batches", "3", "--seed", seed]
+        assert finishes(["collect", "--out", str(tmp_path / seed), *args])
+        for path in data.shards(tmp_path / seed):
+            batches[seed, path.name] = load_file(path)["a"]
+    assert len(batches) == 6 and len({x.numpy().tobytes() for x in batches.values()}) == 6
+
+
+def test_two_that_collect_into_one_folder_lose_nothing(tmp_path):
+    processes = [
+        SERVER.Process(
+            target=_run,
+            args=(["collect", "--out", str(tmp_path), "--robots", "2", "--steps", "2", "--batches", "15", "--seed", seed], "step", 0),
+        )
+        for seed in ("0", "1")
+    ]  # fmt: skip
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    shards = data.shards(tmp_path)
+    assert [p.name for p in shards] == [f"shard-{i:05d}.safetensors" for i in range(30)]
+    assert len({load_file(p)["a"].numpy().tobytes() for p in shards}) == 30

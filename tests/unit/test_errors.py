@@ -1,7 +1,9 @@
 """A user's error is one sentence on stderr that names the value and the valid ones, exit code 2, and nothing lost."""
 
+import errno
 import hashlib
 import json
+import os
 import pickle
 import re
 import shutil
@@ -11,13 +13,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from controller import cli, evaluate
-from dynamics import checkpoint, data
+from controller import cli, config, evaluate, fitting
+from dynamics import checkpoint, data, tensors
+from dynamics import train as training
 from dynamics.mlp import MLP
 from dynamics.types import Theta
 from robots.ant import Ant
+from robots.condition import parse
 
 QUICK = ("--controller.planner.samples", "20", "--controller.planner.horizon", "2")
 FIT = (
@@ -228,7 +233,8 @@ def test_a_training_that_diverges(made, tmp_path, capsys):
     assert "lower --train.lr" in refused(capsys, *argv)
 
 
-def test_going_on_with_other_settings(made, tmp_path, capsys):
+def test_going_on_with_other_settings(own, tmp_path, capsys):
+    made = own
     out = tmp_path / "fit"
     argv = ("train", "--data", made / "data", "--out", out, "--adapter", "last-layer", *FIT)
     assert "nothing to resume" in refused(capsys, *argv, "--resume")
@@ -244,9 +250,38 @@ def test_going_on_with_other_settings(made, tmp_path, capsys):
     ):
         assert re.search(name + "; valid: the settings it began with", refused(capsys, *argv, *changed, "--resume"))
     assert digests(out) == before
+    shard = data.shards(made / "data")[0]
+    whole = shard.read_bytes()
+    respoil(made / "data", a=lambda a: -a)
+    assert re.search("data_sha256 '[0-9a-f]{64}', not '[0-9a-f]{64}'; valid", refused(capsys, *argv, "--resume"))
+    shard.write_bytes(whole)
+    cli.main(["collect", "--out", str(made / "data"), "--robots", "1", "--steps", "2"])
+    assert "data_sha256" in refused(capsys, *argv, "--resume")
+    data.shards(made / "data")[1].unlink()
+    assert digests(out) == before
     cli.main([*(str(a) for a in argv), "--resume"])  # it can still go on
     (out / "state.safetensors").write_bytes(b"cut off")
     assert "nothing to resume" in refused(capsys, *argv, "--resume")
+
+
+def test_a_record_without_a_validation_on_the_way(made, tmp_path):
+    out = tmp_path / "fit"
+    cli.main([str(a) for a in ("train", "--data", made / "data", "--out", out, *FIT, "--train.validate-every", "0")])
+    texts = [(out / "record.json").read_text()]
+    with safe_open(out / "model.safetensors", "pt") as f:
+        texts.append(json.dumps(json.loads(f.metadata()["sealegs"])["record"]))
+    for text in texts:
+        assert "Infinity" not in text and "NaN" not in text
+        record = json.loads(text)
+        assert 0 < record["validation"] < 1e3 and record["data_sha256"] == data.digest(made / "data")
+
+
+def test_a_state_goes_beside_its_data_and_adams_count_stays():
+    w = {"w": torch.ones(2)}
+    state = training.State(w, {"count": torch.ones(()), "first.w": torch.ones(2)}, w, 3, 1.0, 0)
+    moved = fitting.on_device(state, "meta")  # a device that every machine has
+    assert [x.device.type for x in (moved.params["w"], moved.best["w"], moved.adam["first.w"])] == ["meta"] * 3
+    assert moved.adam["count"].device.type == "cpu" and moved.step == 3
 
 
 def test_learning_on_with_other_settings(tmp_path, capsys):
@@ -263,13 +298,22 @@ def test_learning_on_with_other_settings(tmp_path, capsys):
     assert digests(out) == before
 
 
+HUGE = str(2**63)
 NUMBERS = {
     "evaluate": (("--seeds", "-1"), ("--steps", "0"), ("--controller.k", "0"), ("--controller.planner.samples", "15"),
-                 ("--controller.planner.horizon", "0"), ("--controller.planner.iterations", "0")),
-    "demo": (("--seed", "-1"), ("--seeds", "0"), ("--steps", "0")),
-    "collect": (("--seed", "-1"), ("--robots", "0"), ("--steps", "0"), ("--batches", "0")),
-    "train": (("--windows", "0"), ("--past", "0"), ("--future", "0"), ("--width", "0"), ("--ensemble", "0")),
-    "learn": (("--seed", "-1"), ("--robots", "7"), ("--steps", "0"), ("--controller.planner.samples", "3")),
+                 ("--controller.planner.horizon", "0"), ("--controller.planner.iterations", "0"), ("--seeds", HUGE), ("--seed", HUGE),
+                 ("--controller.planner.beta", "1.5"), ("--controller.planner.beta", "nan"), ("--controller.planner.std", "0"),
+                 ("--controller.planner.std", "inf")),
+    "demo": (("--seed", "-1"), ("--seeds", "0"), ("--steps", "0"), ("--seed", HUGE)),
+    "collect": (("--seed", "-1"), ("--robots", "0"), ("--steps", "0"), ("--batches", "0"), ("--seed", HUGE)),
+    "train": (("--windows", "0"), ("--past", "0"), ("--future", "0"), ("--width", "0"), ("--ensemble", "0"), ("--seed", "-1"),
+              ("--seed", HUGE), ("--train.steps", "0"), ("--train.save-every", "0"), ("--train.validate-every", "-1"),
+              ("--train.patience", "0"), ("--train.lr", "nan"), ("--train.lr", "-0.001"), ("--train.clip", "0"),
+              ("--train.decay-from", "1.5"), ("--train.decay-to", "-1")),
+    "learn": (("--seed", "-1"), ("--robots", "7"), ("--steps", "0"), ("--controller.planner.samples", "3"), ("--seed", HUGE),
+              ("--train.steps", "0")),
+    "learn quadrotor": (("--seed", HUGE), ("--train.lr", "0"), ("--meta.steps", "0")),
+    "bench": (("--seed", "-1"), ("--seed", HUGE)),
 }  # fmt: skip
 
 
@@ -280,11 +324,106 @@ def test_a_number_that_cannot_be(command, made, tmp_path, capsys):
         "evaluate": run_evaluate(made / "ant.safetensors", out),
         "demo": ("demo", "--weights", made / "ant.safetensors", "--controller.adapter", "frozen", "--out", out),
         "train": ("train", "--data", made / "data", "--out", out),
-    }.get(command, (command, "--out", out))
+    }.get(command, (*command.split(), "--out", out))
     for flag, value in NUMBERS[command]:
         error = refused(capsys, *argv, flag, value)
         assert flag.split(".")[-1].strip("-").rstrip("s") in error and (value in error or "at least" in error), error
         assert not out.exists()
+
+
+def test_what_would_be_counted_twice_or_not_at_all(made, tmp_path, capsys):
+    w, out = made / "ant.safetensors", tmp_path / "out"
+    for more, why in (
+        (("--seeds", "3", "5", "3"), "--seeds has 3 twice"),
+        (("--conditions", "leg:3", "healthy", "leg:3"), "--conditions has 'leg:3' twice"),
+        (("--adapters", "frozen", "frozen"), "--adapters has 'frozen' twice"),
+        (("--seeds",), "--seeds is empty"),
+        (("--conditions",), "--conditions is empty"),
+        (("--adapters",), "--adapters is empty"),
+        (("--conditions", "leg:3@100", "--steps", "4"), "'leg:3@100' changes at step 100 of an episode of 4"),
+        (("--conditions", "leg:3@1+healthy@4", "--steps", "4"), "'leg:3@1+healthy@4' changes at step 4 of an episode of 4"),
+    ):  # fmt: skip
+        error = refused(capsys, *run_evaluate(w, out, *more))
+        assert why in error and "; valid: " in error
+    demo = ("demo", "--weights", w, "--controller.adapter", "frozen", "--out", out, "--steps", "4")
+    assert "'leg:3@4' changes at step 4 of an episode of 4" in refused(capsys, *demo, "--condition", "leg:3@4")
+    assert not out.exists()
+    for steps, condition in ((500, "leg:3@167"), (150, "leg:3@50"), (4, "leg:3@3"), (1, "leg:3@0")):
+        config.check_onsets([parse(condition)], steps)
+
+
+def test_what_adapter_effectiveness_makes_nothing_of(made, tmp_path, capsys):
+    argv = ("train", "--data", made / "data", "--init", made / "ant.safetensors", "--out", tmp_path / "out")
+    for flag, value in (("--past", "5"), ("--train.lr", "0.1"), ("--train.steps", "5"), ("--windows", "2")):
+        error = refused(capsys, *argv, "--adapter", "effectiveness", flag, value)
+        assert f"{flag} is {value}" in error and "'effectiveness' makes nothing" in error
+    assert "needs --init" in refused(capsys, *argv, "--adapter", "effectiveness")  # this checkpoint has no deviation
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_demonstration_shorter_than_the_mean_it_draws(made, tmp_path):
+    argv = (
+        "demo",
+        "--weights",
+        made / "ant.safetensors",
+        "--controller.adapter",
+        "frozen",
+        "--no-video",
+        "--seeds",
+        "1",
+        *QUICK,
+    )
+    for steps in ("1", "9"):
+        cli.main([*(str(a) for a in argv), "--steps", steps, "--out", str(tmp_path / steps)])
+        assert (tmp_path / steps / "demo.png").stat().st_size > 10_000
+
+
+def test_a_newest_shard_that_is_held_out_whole(tmp_path):
+    for robots in ("7", "1"):
+        cli.main(["collect", "--out", str(tmp_path / "data"), "--robots", robots, "--steps", "10"])
+    cli.main([str(a) for a in ("train", "--data", tmp_path / "data", "--out", tmp_path / "out", *FIT)])
+    assert (tmp_path / "out" / "model.safetensors").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
+def test_where_no_folder_can_be_made(made, capsys):
+    for argv in (
+        run_evaluate(made / "ant.safetensors", "/proc/x"),
+        ("collect", "--out", "/proc/x", "--robots", "1", "--steps", "1"),
+        ("bench", "--out", "/proc/x"),
+    ):
+        assert "/proc/x cannot be used (No such file or directory); valid: a folder" in refused(capsys, *argv)
+
+
+def test_a_file_system_that_gives_out(own, tmp_path, capsys, monkeypatch):
+    def read_only(self, *args, **kwargs):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(self))
+
+    def full(_, path, __):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    before = digests(own / "data")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", read_only)
+        for argv in (run_evaluate(own / "ant.safetensors", tmp_path / "x"), ("bench", "--out", tmp_path / "x")):
+            assert f"{tmp_path / 'x'} cannot be used (Read-only file system)" in refused(capsys, *argv)
+    monkeypatch.setattr(tensors, "save_file", full)
+    error = refused(capsys, "collect", "--out", own / "data", "--robots", "1", "--steps", "1")
+    assert f"{own / 'data'}" in error and "(No space left on device)" in error
+    assert before.items() <= digests(own / "data").items()
+    error = refused(capsys, "train", "--data", own / "data", "--out", tmp_path / "fit", *FIT)
+    assert f"{tmp_path / 'fit' / 'state.partial'} cannot be used (No space left on device)" in error
+
+
+def test_collecting_again_adds_to_the_summary(own, capsys):
+    more = ("collect", "--out", own / "data", "--robots", "1", "--steps", "2")
+    cli.main([str(a) for a in (*more, "--batches", "2")])
+    listed = json.loads((own / "data" / "summary.json").read_text())
+    assert [x["shard"] for x in listed] == [p.name for p in data.shards(own / "data")] and len(listed) == 3
+    (own / "data" / "summary.json").write_text("mine")
+    before = digests(own / "data")
+    assert "summary.json is not a list of batches" in refused(capsys, *more)
+    assert digests(own / "data") == before
 
 
 def test_an_output_folder_that_cannot_be(made, capsys):
@@ -309,7 +448,34 @@ def test_nothing_gathered_is_lost(own, tmp_path, capsys):
     before = digests(out)
     refused(capsys, *run_evaluate(own / "ant.safetensors", out, "--adapters", "frozen", "magic"))
     refused(capsys, *run_evaluate(own / "cheetah.safetensors", out))
+    for weights, beta in ((own / "cheetah.safetensors", "0.7"), (own / "ant.safetensors", "1.5")):
+        refused(capsys, *run_evaluate(weights, out, "--adapters", "oracle", "--controller.planner.beta", beta))
     assert digests(out) == before
+
+
+def test_an_earlier_table_is_set_aside_whole(made, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out"
+    argv = [str(a) for a in run_evaluate(made / "ant.safetensors", out, "--conditions", "healthy")]
+    cli.main(argv)
+    before = digests(out)
+    assert {"config.json", "table.csv", "table.json", "table.md", "table.png"} == set(before)
+
+    def interrupted(*args, **kwargs):
+        assert [p.name for p in out.iterdir() if p.is_file()] == ["config.json"]  # of this run
+        raise KeyboardInterrupt
+
+    real = evaluate.episodes
+    monkeypatch.setattr(evaluate, "episodes", interrupted)
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        cli.main([*argv, "--seed", "1"])
+    assert f"the earlier table was moved to: {out / 'earlier-1'}\n" in capsys.readouterr().out
+    assert digests(out / "earlier-1") == before
+    assert json.loads((out / "config.json").read_text())["seed"] == 1
+    monkeypatch.setattr(evaluate, "episodes", real)
+    cli.main(argv)
+    assert not (out / "earlier-2").exists()  # the interrupted run had no table
+    assert "moved" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("fault", [KeyboardInterrupt, MemoryError])

@@ -142,6 +142,8 @@ BAD = {
     "an unknown target": ((), ("--target", "cable"), "unknown target 'cable'; valid: vehicle, payload"),
     "an unknown vehicle": ((), ("--vehicle", "2kg"), "no vehicle '2kg'"),
     "a seed": ((), ("--seed", "-1"), "seed is -1"),
+    "a seed too large": ((), ("--seed", str(2**63)), f"seed is {2**63}; valid: 0 to"),
+    "a change after the end": (("payload:0.3:1@50",), ("--steps", "50"), "changes at step 50 of an episode of 50"),
     "no steps": ((), ("--steps", "0"), "steps is 0"),
     "an option of the ant": ((), ("--controller.k", "3"), "--controller.k is an option of ant, not of quadrotor"),
 }
@@ -165,6 +167,10 @@ EVALUATE_ONLY = {
     "an unknown speed": (("--speeds", "warp"), "unknown speed 'warp'; valid: slow, medium, fast"),
     "a speed that is none": (("--speeds", "0"), "speed 0 m/s is not above 0"),
     "nothing": (("--seeds",), "--seeds is empty"),
+    "a seed twice": (("--seeds", "1", "2", "1"), "--seeds has 1 twice"),
+    "a condition twice": (("--conditions", "none", "none"), "--conditions has 'none' twice"),
+    "a controller twice": (("--adapters", "pid", "pid"), "--adapters has 'pid' twice"),
+    "a speed twice": (("--speeds", "slow", "slow"), "--speeds has 'slow' twice"),
     "a seed below 0": (("--seeds", "1", "-3"), "seed is -3"),
     "what it does not see": (("--adapters", "nmpc-oracle", "--no-payload-seen"), "'nmpc-oracle'"),
 }

@@ -10,7 +10,7 @@ import gymnasium
 import mujoco
 import numpy as np
 import pytest
-from gymnasium.error import ResetNeeded
+from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 from gymnasium.utils.env_checker import check_env
 
 import robots.gym
@@ -162,6 +162,16 @@ def test_an_ant_put_on_its_back_has_fallen_once():
     infos = [env.step(np.zeros(8))[4] for _ in range(5)]
     assert [info["falls"] for info in infos] == [1] * 5
     assert env.reset(seed=0)[1]["falls"] == 0
+
+
+def test_after_close_it_says_so():
+    env = AntEnv(render_mode="rgb_array")
+    env.reset(seed=0)
+    env.close()
+    for what, call in (("step", lambda: env.step(np.zeros(8))), ("reset", env.reset), ("render", env.render)):
+        with pytest.raises(ClosedEnvironmentError, match=f"{what} was called after close; make another environment"):
+            call()
+    env.close()
 
 
 def test_without_opengl_the_error_names_the_packages(monkeypatch):
