@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 
 from controller.controller import Diagnostics
-from controller.ros.acting import Acting, Timing
+from controller.ros.acting import MOST, Acting, Timing
 from controller.ros.convert import Label
 
 STEP, MISS, LATE, RESET = range(4)  # kinds of rows
@@ -166,8 +166,11 @@ class Loop:
         timing = None
         if lead is not None:
             lead = lead // 1000 * 1000  # what a row can hold
-            acted = () if broken or self._last is None else self._acting.windows(self._last, stamp, seq)
-            timing = Timing(tuple(acted), tuple(self._acting.windows(stamp, stamp + lead, seq)))
+            gap = 0 if self._last is None else stamp - self._last
+            acted = tuple(self._acting.windows(stamp - gap, stamp, seq)) if 0 < gap < MOST * 1e9 else ()
+            timing = Timing(acted, tuple(self._acting.windows(stamp, stamp + lead, seq)))
+            # Before its first command others acted: of that there is nothing to learn.
+            broken = broken or abs(sum(share for share, _ in acted) * period - gap) > 1e3
         memory = self.brain.interrupt(self.memory) if broken else self.memory
         took = self._prepare_ms if memory is self.memory else NAN
         return Job(memory, state, stamp, received, seq, self.epoch, broken, lead, timing, took)

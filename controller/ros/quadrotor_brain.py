@@ -112,9 +112,8 @@ class QuadrotorBrain:
         period = round(1e9 * self.dt)
         periods = 0.0 if memory.stamp is None else (stamp - memory.stamp) / period
         steady = memory.stamp is not None and 0 < periods <= AWAY
-        # What has acted since the last state; without its times, the last command.
-        sent = self._action(memory.pilot)
-        acted = [(min(periods, AWAY), sent)] if timing is None or not timing.acted else list(timing.acted)
+        # What has acted since the last state, as far as it is known; without its times, the last command.
+        acted = [(min(periods, AWAY), self._action(memory.pilot))] if timing is None else timing.acted
         thrust = self._thrust(memory.thrust, acted) if steady else memory.thrust
         # The reference goes with the stamps; where they tell of no time that has passed, or the operator held it, by one period.
         at = memory.at + (0.0 if memory.stamp is None else periods if steady and not memory.held else 1.0)
