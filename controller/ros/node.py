@@ -87,7 +87,8 @@ def over_udp() -> None:
     env = os.environ
     if any(v in env for v in ("FASTDDS_BUILTIN_TRANSPORTS", "FASTRTPS_DEFAULT_PROFILES_FILE", "ROS_STATIC_PEERS")):
         return
-    if env.get("ROS_AUTOMATIC_DISCOVERY_RANGE") == "LOCALHOST":  # which brings transports of its own, shared memory among them
+    # This range brings transports of its own, shared memory among them, so the profile says the same without.
+    if env.get("ROS_AUTOMATIC_DISCOVERY_RANGE") == "LOCALHOST":
         env.update(ROS_AUTOMATIC_DISCOVERY_RANGE="SYSTEM_DEFAULT", FASTRTPS_DEFAULT_PROFILES_FILE=str(LOOPBACK))
     else:
         env["FASTDDS_BUILTIN_TRANSPORTS"] = "UDPv4"
