@@ -29,7 +29,10 @@ setup(
     packages=find_packages(
         include=["controller*", "dynamics*", "planners*", "robots*"],
     ),
-    package_data={"controller": ["weights/*.safetensors", "weights/*.json"], "robots": ["vehicles/*.toml"]},
+    package_data={
+        "controller": ["weights/*.safetensors", "weights/*.json", "ros/*.xml"],
+        "robots": ["vehicles/*.toml"],
+    },
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/sealegs"]),
         ("share/sealegs", ["package.xml"]),

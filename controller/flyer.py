@@ -272,7 +272,8 @@ class Flyer:
         missing for weight. How much is missing follows from commands and body rates alone."""
         vehicle, pilot = self.model.vehicle, self._autopilot
         was, action = memory.seen_s, memory.guard.action.double().numpy()
-        command, w = vehicle.command(action), np.nan_to_num(was[:, 12:15] + s[:, 12:15]) / 2
+        before, now = was[:, 12:15], np.nan_to_num(s[:, 12:15])
+        command, w = vehicle.command(action), (np.where(np.isfinite(before), before, now) + now) / 2
         torque = pilot.inertia * pilot.gain * (command[:, 1:] - w)
         short = command[:, 0] - pilot.rotors(command[:, 0], torque).sum(1)
         lost = memory.lost + (1 - np.exp(-vehicle.dt / vehicle.rotor_time_constant_s)) * (short - memory.lost)

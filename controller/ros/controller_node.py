@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Point
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from std_msgs.msg import Float64MultiArray, MultiArrayDimension, String
@@ -28,14 +28,13 @@ from std_srvs.srv import Trigger
 from visualization_msgs.msg import Marker, MarkerArray
 
 from controller.config import UsageError
-from controller.guard import OK as SOUND
-from controller.guard import RELAX
 from controller.ros import convert
 from controller.ros.acting import MOST
 from controller.ros.brains import BRAINS, adapter_of, checkpoint_of
 from controller.ros.controller_config import ControlConfig, check
+from controller.ros.diagnosis import Second, inactive, judge, status
 from controller.ros.intake import Ignored, Intake
-from controller.ros.loop import BAD_STATE, CAUSES, LATE, MISS, OPERATOR, PLANNING, RESET, STATE, STEP, Loop, Row
+from controller.ros.loop import BAD_STATE, OPERATOR, PLANNING, STATE, Loop, Row
 from controller.ros.node import (
     LATCHED,
     NEWEST,
@@ -51,7 +50,6 @@ from controller.ros.node import (
 )
 from controller.ros.params import flatten
 
-OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 LIVE = ("controller.", "delay_compensation", "command_delay_ms", "marker_hz")  # what may change while it runs
 COLOURS = {"plan": (1.0, 0.6, 0.1, 1.0), "reference": (0.2, 0.8, 0.4, 1.0), "path": (0.2, 0.8, 0.4, 0.35)}
 TIMED = 20  # plans whose median tells how long the next one will take
@@ -368,57 +366,14 @@ class ControllerNode(LifecycleNode):
             rows, self._rows = self._rows, []
             counts, self._counts = self._counts, Counter()
             why, self._why = self._why, ""
-        name = self.get_fully_qualified_name()
-        statuses = [status(f"{name}: {what}", *judge) for what, judge in self._judge(rows, counts, why).items()]
-        message = DiagnosticArray(status=statuses)
+        name, config = self.get_fully_qualified_name(), self.settings.config
+        if self._active:
+            said = judge(Second(rows, counts, why, config.controller.deadline_ms or self._period / 1e6, self._held))
+        else:
+            said = inactive(self._loop is not None)
+        message = DiagnosticArray(status=[status(f"{name}: {what}", *parts) for what, parts in said.items()])
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
-
-    def _judge(self, rows: list[Row], counts: Counter[str], why: str) -> dict[str, tuple[bytes, str, dict[str, Any]]]:
-        """The last second: part -> level, sentence, values."""
-        if not self._active:
-            return {"state input": (WARN if self._loop is None else OK, "not active", {})}
-        steps = [r for r in rows if r.kind in (STEP, LATE)]
-        missed = Counter(CAUSES[int(r.cause)] for r in rows if r.kind == MISS)
-        limit = self.settings.config.controller.deadline_ms or self._period / 1e6
-        slow = sum(r.latency_ms > limit for r in steps)
-        ignored = sum(
-            counts[k] for k in ("unusable", "late", "reordered", "repeated", "skipped", "jumped", "clocks_disagree")
-        )
-        total = [r.total_ms for r in steps] or [float("nan")]
-        before, after = (_mean([getattr(r, f"error_{w}") for r in steps]) for w in ("before", "after"))
-        worst = max((r.event for r in rows if r.kind != RESET), default=SOUND)
-        return {
-            "state input": (
-                ERROR if not counts["used"] else WARN if ignored else OK,
-                why or (f"{counts['used']} states used, {ignored} not" if counts["used"] else "no usable state in the last second"),
-                {**counts, "way_ms": _mean([r.way_ms for r in steps])},
-            ),
-            "planning": (
-                ERROR if counts["failed"] or (slow and slow == len(steps)) else WARN if slow else OK,
-                f"{slow} of {len(steps)} later than {limit:g} ms",
-                {"median_ms": float(np.median(total)), "max_ms": max(total), "failed": counts["failed"]},
-            ),
-            "guard": (
-                ERROR if worst == RELAX and not self._held else WARN if worst != SOUND else OK,
-                "held by the operator" if self._held else f"{sum(missed.values())} commands without a new plan",
-                dict(missed),
-            ),
-            "adaptation": (
-                OK if not after > before else WARN, "one-step error, before -> after", {"before": before, "after": after},
-            ),
-        }  # fmt: skip
-
-
-def _mean(x: list[float]) -> float:
-    known = [v for v in x if np.isfinite(v)]
-    return float(np.mean(known)) if known else float("nan")
-
-
-def status(name: str, level: bytes, message: str, values: dict[str, Any]) -> DiagnosticStatus:
-    return DiagnosticStatus(
-        name=name, level=level, message=message, values=[KeyValue(key=k, value=f"{v}") for k, v in values.items()]
-    )
 
 
 def run(argv: list[str]) -> int:

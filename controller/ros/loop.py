@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 
 from controller.controller import Diagnostics
-from controller.ros.acting import Acting, Timing
+from controller.ros.acting import MOST, Acting, Timing
 from controller.ros.convert import Label
 
 STEP, MISS, LATE, RESET = range(4)  # kinds of rows
@@ -143,6 +143,7 @@ class Loop:
         self._last: int | None = None  # stamp of the last state planned from
         self._acting = Acting(round(self.brain.dt * 1e9))
         self._prepare_ms = NAN
+        self._missed = False  # a command without a plan went out since the last state that was planned from
 
     @property
     def label(self) -> Label:
@@ -162,12 +163,14 @@ class Loop:
         period = self.brain.dt * 1e9
         if broken is None:
             broken = self._last is None or abs(stamp - self._last - period) > TOLERANCE * period
+            broken = broken or (self._missed and lead is None)  # which command acted when is not known
         seq = self.seq if seq is None else seq
         timing = None
         if lead is not None:
             lead = lead // 1000 * 1000  # what a row can hold
-            acted = () if broken or self._last is None else self._acting.windows(self._last, stamp, seq)
-            timing = Timing(tuple(acted), tuple(self._acting.windows(stamp, stamp + lead, seq)))
+            gap = 0 if self._last is None else stamp - self._last
+            acted = tuple(self._acting.windows(stamp - gap, stamp, seq)) if 0 < gap < MOST * 1e9 else ()
+            timing = Timing(acted, tuple(self._acting.windows(stamp, stamp + lead, seq)))
         memory = self.brain.interrupt(self.memory) if broken else self.memory
         took = self._prepare_ms if memory is self.memory else NAN
         return Job(memory, state, stamp, received, seq, self.epoch, broken, lead, timing, took)
@@ -187,6 +190,7 @@ class Loop:
             self._acting.clear()
         self._last, self._prepare_ms = job.stamp, NAN
         misses = self.seq - job.seq
+        self._missed = misses > 0
         acts = NAN
         if misses:
             self.memory = self.brain.late(self.memory, memory, misses)
@@ -210,7 +214,7 @@ class Loop:
     def miss(self, cause: int, stamp: int | None = None, now: int | None = None) -> tuple[np.ndarray, Row]:
         """stamp: of the unusable state that this answers, in lockstep. now [ns], on the clock of the stamps."""
         action, self.memory, event = self.brain.miss(self.memory, cause == OPERATOR)
-        self._prepare_ms = NAN
+        self._prepare_ms, self._missed = NAN, True
         self.seq += 1
         self.stamp = self.stamp if stamp is None else stamp
         acts = NAN if now is None else self._acts(now, action)

@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import rclpy
@@ -40,6 +41,7 @@ LATCHED = _qos(10, reliable=True, latched=True)
 SWITCH_S = (
     1e-3  # who plans gives way to who receives after so long; Python's own 5 ms are half a period of the quadrotor
 )
+LOOPBACK = Path(__file__).with_name("loopback.xml")
 STEADY = Clock(clock_type=ClockType.STEADY_TIME)
 
 
@@ -79,10 +81,24 @@ def steady_ns(node: Node) -> int:
     return now_ns(node) if node.get_parameter("use_sim_time").value else time.monotonic_ns()
 
 
+def over_udp() -> None:
+    """Fast DDS without its shared memory, unless the user chose its transports: there every publisher of a process waits while a newcomer's port is
+    not ready, which was seen to take 340 ms, and nothing of the process goes on meanwhile. To be called before rclpy.init."""
+    env = os.environ
+    if any(v in env for v in ("FASTDDS_BUILTIN_TRANSPORTS", "FASTRTPS_DEFAULT_PROFILES_FILE", "ROS_STATIC_PEERS")):
+        return
+    # This range brings transports of its own, shared memory among them, so the profile says the same without.
+    if env.get("ROS_AUTOMATIC_DISCOVERY_RANGE") == "LOCALHOST":
+        env.update(ROS_AUTOMATIC_DISCOVERY_RANGE="SYSTEM_DEFAULT", FASTRTPS_DEFAULT_PROFILES_FILE=str(LOOPBACK))
+    else:
+        env["FASTDDS_BUILTIN_TRANSPORTS"] = "UDPv4"
+
+
 def run_node(argv: list[str], make: Callable[[], Any], loop: Callable[[Any, Executor], int] | None = None) -> int:
     """Start ROS, make the node, spin until STOP (or loop until it returns), end in order. -> exit code: 2 where the node could not be made
     for a reason that is the user's."""
     sys.setswitchinterval(SWITCH_S)
+    over_udp()
     rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
     node = None
     try:

@@ -35,6 +35,7 @@ from robots.vehicle import Vehicle
 
 AWAY = 100.0  # periods without a state, after which the reference has waited
 GAP_S = 0.1  # [s]; older positions of the payload say nothing about its velocity
+WHOLE = 1e-3  # periods; less is missing from what is known to have acted only by rounding
 AROUND = 120  # points of the path that is drawn
 IGNORE_ATTITUDE = 128  # of mavros_msgs/AttitudeTarget's type_mask
 N_BASE = 15  # p, f, u, v, w of robots.space.Flying
@@ -111,22 +112,25 @@ class QuadrotorBrain:
         begun = time.perf_counter()
         period = round(1e9 * self.dt)
         periods = 0.0 if memory.stamp is None else (stamp - memory.stamp) / period
-        steady = memory.stamp is not None and 0 < periods <= AWAY
-        # What has acted since the last state; without its times, the last command.
-        sent = self._action(memory.pilot)
-        acted = [(min(periods, AWAY), sent)] if timing is None or not timing.acted else list(timing.acted)
+        steady = memory.stamp is not None and 0 <= periods <= AWAY
+        # What has acted since the last state, as far as it is known; without its times, the last command.
+        acted = [(min(periods, AWAY), self._action(memory.pilot))] if timing is None else timing.acted
         thrust = self._thrust(memory.thrust, acted) if steady else memory.thrust
         # The reference goes with the stamps; where they tell of no time that has passed, or the operator held it, by one period.
         at = memory.at + (0.0 if memory.stamp is None else periods if steady and not memory.held else 1.0)
         s, seen = self._flying(memory, state, stamp, thrust)
         pilot, pending = memory.pilot, ()
         if timing is not None:
+            # Before its first command others act: of that there is nothing to learn, and the vehicle is taken to hover.
+            if abs(sum(share for share, _ in timing.acted) - periods) > WHOLE:
+                pilot = self.interrupt(memory).pilot
             pending = tuple((share, self.vehicle.action(action)[None]) for share, action in timing.pending)
+            mean = self.vehicle.command(self.pilot.guard.safe.double().numpy())
             if timing.acted:
                 weight = sum(share for share, _ in timing.acted)
                 mean = sum((share / weight * a for share, a in timing.acted), np.zeros(4))
-                action = torch.as_tensor(self.vehicle.action(mean)[None], dtype=torch.float32)
-                pilot = pilot._replace(guard=pilot.guard._replace(action=action))
+            action = torch.as_tensor(self.vehicle.action(mean)[None], dtype=torch.float32)
+            pilot = pilot._replace(guard=pilot.guard._replace(action=action))
         lead = 0.0 if timing is None else timing.lead
         command, pilot = self.pilot.step(s[None], self.window(at + lead), pilot, pending)
         d = pilot.diagnostics
@@ -144,7 +148,7 @@ class QuadrotorBrain:
             guard = guard._replace(failures=torch.full_like(guard.failures, guard.plan.shape[1]))
         action, guard, event = self.pilot.guard.step(guard, guard.plan, torch.zeros(1, dtype=torch.bool))
         memory = memory._replace(pilot=memory.pilot._replace(guard=guard), held=memory.held or relax)
-        return self.vehicle.command(action[0].double().numpy()), self.interrupt(memory), int(event)
+        return self.vehicle.command(action[0].double().numpy()), memory, int(event)
 
     def late(self, memory: Memory, planned: Memory, misses: int) -> Memory:
         made = planned.pilot.guard
@@ -152,7 +156,7 @@ class QuadrotorBrain:
         pilot = planned.pilot._replace(guard=guard)
         if planned.stamp is None:  # forgotten, not planned: the vehicle and its reference are where they were
             return self.interrupt(memory._replace(pilot=pilot))
-        return self.interrupt(planned._replace(pilot=pilot, held=memory.held))
+        return planned._replace(pilot=pilot, held=memory.held)
 
     def interrupt(self, memory: Memory) -> Memory:
         pilot = memory.pilot

@@ -131,3 +131,28 @@ def test_a_command_on_its_way_does_not_act_yet():
         assert action is not None and row is not None
         assert (row.acts_us, row.latency_ms) == (50_000, 20.0)
         sent.append(action)
+
+
+def test_a_quadrotor_learns_where_it_knows_what_acted():
+    """Not before its first command acts; across a command without a plan only where the times are known."""
+    brain = BRAINS["quadrotor"](ControlConfig(robot="quadrotor"), None)
+    loop, s, period = Loop(brain, 0, 1), brain.rest(), 10 * MS
+    fresh = []
+
+    def state(k: int, lead: int | None = 25 * MS) -> bool:
+        job = loop.begin(s, k * period, k * period, lead)
+        loop.finish(job, loop.plan(job), k * period + 25 * MS)
+        fresh.append(bool(loop.memory.pilot.newest.fresh.all()))
+        return job.broken
+
+    hover = loop.memory.thrust
+    for k in range(3):  # the first command acts from 25 ms on
+        state(k)
+        assert loop.memory.thrust == hover and not loop.memory.pilot.lost.any()
+    for k in (3, 4):
+        state(k)
+    assert fresh == [False] * 4 + [True]
+    loop.miss(STATE, now=70 * MS)
+    assert not state(5) and fresh[-1]
+    loop.miss(STATE, now=80 * MS)
+    assert state(6, None) and not fresh[-1]
