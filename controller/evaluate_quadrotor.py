@@ -270,8 +270,8 @@ def against(ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]], se
 
 
 def markdown(rows: Sequence[dict[str, Any]], seed: int = 0) -> str:
-    """A line for each (trajectory, speed, condition, controller), and one for each controller over all of them: means with 95% bootstrap
-    intervals over seeds, and the ratio to nmpc on the same seeds."""
+    """A line for each (trajectory, speed, condition, controller), and one for each controller over all that every controller flew: means with
+    95% bootstrap intervals over seeds, and the ratio to nmpc on the same seeds."""
     lines = [
         "| trajectory | speed | condition | controller | RMSE [mm, 95%] | x nmpc [95%] | largest [mm] | settle [s] | crashed | "
         "error before -> after | step p50 / p99 [ms] | seeds |",
@@ -279,8 +279,10 @@ def markdown(rows: Sequence[dict[str, Any]], seed: int = 0) -> str:
     ]
     by_cell = by(rows, "trajectory", "speed", "condition").items()
     cells = {(*cell, a): group for cell, inside in by_cell for (a,), group in by(inside, "adapter").items()}
+    names = by(rows, "adapter")
+    common = [row for cell, inside in by_cell if by(inside, "adapter").keys() == names.keys() for row in inside]
     pooled: dict[Key, list[dict[str, Any]]] = {
-        ("all", None, "all", a): group for (a,), group in by(rows, "adapter").items()
+        ("all", None, "all", a): group for (a,), group in by(common, "adapter").items()
     }
     # A single cell would only be said twice.
     for table in (cells, pooled if len(cells) > len(pooled) else {}):

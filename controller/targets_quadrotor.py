@@ -37,7 +37,7 @@ class TargetsConfig:
 
 
 def targets(config: TargetsConfig) -> dict[str, Any]:
-    """Writes targets.json, targets.md, table.md (a table for each engine and target) and table.csv (every row). -> what targets.json holds.
+    """Writes targets.json, targets.md, table.md (a table for each engine, target and length) and table.csv (every row). -> what targets.json holds.
 
     Raises UsageError on a folder without a table, on one that holds another's episodes again, and where nothing was flown by the adapter."""
     check_seeds(config.seed)
@@ -47,8 +47,8 @@ def targets(config: TargetsConfig) -> dict[str, Any]:
     report.write_json(config.out / "targets.json", found)
     (config.out / "targets.md").write_text(describe(found))
     parts = []
-    for place, group in by(rows, *PLACE).items():
-        parts.append(f"## {place[0]}, {place[1]} on the trajectory\n\n{markdown(group, config.seed)}")
+    for (engine, target, steps), group in by(rows, *PLACE, "steps").items():
+        parts.append(f"## {engine}, {target} on the trajectory, {steps} steps\n\n{markdown(group, config.seed)}")
     (config.out / "table.md").write_text("\n".join(parts))
     with open(config.out / "table.csv", "w", newline="") as f:
         writer = csv.DictWriter(f, COLUMNS)

@@ -96,6 +96,8 @@ def test_the_table_has_a_line_for_each_cell_and_one_over_all():
     assert [line.split(" | ")[2:4] for line in lines[2:4]] == [["none", "nmpc"], ["none", "pid"]]
     (pooled,) = [line for line in lines if line.startswith("| all | - | all | pid")]
     assert "10.0 [10.0, 10.0] | 0.50 [0.50, 0.50] | 20 | - | 0 of 4 |" in pooled
+    alone = [row("pid", s, 9.0, "rotor:0:0.7") for s in (1, 2)]  # who flew less is not compared with who flew more
+    assert pooled in markdown(rows + alone).splitlines()
 
 
 def test_a_hover_is_flown_once_and_a_random_path_is_its_seeds():

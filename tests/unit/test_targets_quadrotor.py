@@ -94,7 +94,7 @@ def test_the_command_joins_tables_and_writes_every_row(tmp_path, capsys):
     with open(out / "table.csv", newline="") as f:
         assert len(list(csv.DictReader(f))) == 24
     text = (out / "table.md").read_text()
-    assert "## mujoco, vehicle on the trajectory" in text and "## pybullet, vehicle on the trajectory" in text
+    assert all(f"## {engine}, vehicle on the trajectory, 500 steps" in text for engine in ("mujoco", "pybullet"))
 
 
 def test_what_cannot_be_judged(tmp_path):
