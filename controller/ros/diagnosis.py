@@ -41,7 +41,7 @@ def judge(second: Second) -> Judged:
     ignored = sum(counts[k] for k in UNUSED)
     total = [r.total_ms for r in steps] or [float("nan")]
     before, after = (_mean([getattr(r, f"error_{w}") for r in steps]) for w in ("before", "after"))
-    events = {r.event for r in rows if r.kind != RESET}
+    events = {r.event for r in rows if r.kind != RESET and np.isfinite(r.event)}
     unplanned = f"{sum(missed.values())} commands without a new plan"
     return {
         "state input": (

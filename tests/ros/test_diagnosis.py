@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed here; valid: pip install 'sealegs[ros]'")
 
-from controller.guard import HOLD, RELAX
+from controller.guard import HOLD, RELAX, RIGHT
 from controller.guard import OK as SOUND
 from controller.ros.diagnosis import ERROR, OK, WARN, Second, inactive, judge
 from controller.ros.loop import MISS, STATE, STEP, Row
@@ -45,6 +45,12 @@ def test_a_held_plan_is_a_warning_a_relaxing_guard_an_error_unless_the_operator_
     assert levels(missed)["guard"] == WARN
     assert levels(missed._replace(event=RELAX))["guard"] == ERROR
     assert levels(missed._replace(event=RELAX), held=True)["guard"] == WARN
+
+
+def test_a_robot_that_is_righted_is_a_warning_and_hides_no_error():
+    righted = row(STEP, event=RIGHT)
+    assert levels(righted)["guard"] == WARN
+    assert levels(righted, row(MISS, cause=STATE, event=RELAX))["guard"] == ERROR
 
 
 def test_adaptation_that_makes_it_worse_is_a_warning():
