@@ -37,13 +37,8 @@ def set_aside(out: Path, *patterns: str) -> Path | None:
     found = sorted({path for pattern in patterns for path in out.glob(pattern)})
     if not found:
         return None
-    for n in itertools.count(1):
-        folder = out / f"earlier-{n}"
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            continue
-        break
+    folder = next(out / f"earlier-{n}" for n in itertools.count(1) if not (out / f"earlier-{n}").exists())
+    folder.mkdir()
     for path in (*found, *out.glob("config.json")):
         path.rename(folder / path.name)
     return folder
