@@ -143,7 +143,6 @@ class Loop:
         self._last: int | None = None  # stamp of the last state planned from
         self._acting = Acting(round(self.brain.dt * 1e9))
         self._prepare_ms = NAN
-        self._missed = False  # a command without a plan went out since the last state that was planned from
 
     @property
     def label(self) -> Label:
@@ -163,7 +162,6 @@ class Loop:
         period = self.brain.dt * 1e9
         if broken is None:
             broken = self._last is None or abs(stamp - self._last - period) > TOLERANCE * period
-            broken = broken or (self._missed and lead is None)  # which command acted when is not known
         seq = self.seq if seq is None else seq
         timing = None
         if lead is not None:
@@ -190,7 +188,6 @@ class Loop:
             self._acting.clear()
         self._last, self._prepare_ms = job.stamp, NAN
         misses = self.seq - job.seq
-        self._missed = misses > 0
         acts = NAN
         if misses:
             self.memory = self.brain.late(self.memory, memory, misses)
@@ -214,7 +211,7 @@ class Loop:
     def miss(self, cause: int, stamp: int | None = None, now: int | None = None) -> tuple[np.ndarray, Row]:
         """stamp: of the unusable state that this answers, in lockstep. now [ns], on the clock of the stamps."""
         action, self.memory, event = self.brain.miss(self.memory, cause == OPERATOR)
-        self._prepare_ms, self._missed = NAN, True
+        self._prepare_ms = NAN
         self.seq += 1
         self.stamp = self.stamp if stamp is None else stamp
         acts = NAN if now is None else self._acts(now, action)

@@ -50,6 +50,7 @@ class Memory(NamedTuple):
     stamp: int | None  # of the last state
     held: bool  # by the operator since then: the reference waits
     seen: tuple[Seen, ...]  # the last positions of the payload, the newest last, at most two
+    missed: bool = False  # commands without a plan went out since the last state
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,8 @@ class QuadrotorBrain:
         at = memory.at + (0.0 if memory.stamp is None else periods if steady and not memory.held else 1.0)
         s, seen = self._flying(memory, state, stamp, thrust)
         pilot, pending = memory.pilot, ()
+        if timing is None and memory.missed:  # which command acted when is not known
+            pilot = self.interrupt(memory).pilot
         if timing is not None:
             # Before its first command others act: of that there is nothing to learn, and the vehicle is taken to hover.
             if abs(sum(share for share, _ in timing.acted) - periods) > WHOLE:
@@ -147,7 +150,8 @@ class QuadrotorBrain:
         if relax:
             guard = guard._replace(failures=torch.full_like(guard.failures, guard.plan.shape[1]))
         action, guard, event = self.pilot.guard.step(guard, guard.plan, torch.zeros(1, dtype=torch.bool))
-        memory = memory._replace(pilot=memory.pilot._replace(guard=guard), held=memory.held or relax)
+        pilot = memory.pilot._replace(guard=guard)
+        memory = memory._replace(pilot=pilot, held=memory.held or relax, missed=True)
         return self.vehicle.command(action[0].double().numpy()), memory, int(event)
 
     def late(self, memory: Memory, planned: Memory, misses: int) -> Memory:
@@ -156,7 +160,7 @@ class QuadrotorBrain:
         pilot = planned.pilot._replace(guard=guard)
         if planned.stamp is None:  # forgotten, not planned: the vehicle and its reference are where they were
             return self.interrupt(memory._replace(pilot=pilot))
-        return planned._replace(pilot=pilot, held=memory.held)
+        return planned._replace(pilot=pilot, held=memory.held, missed=misses > 0)
 
     def interrupt(self, memory: Memory) -> Memory:
         pilot = memory.pilot
