@@ -2,7 +2,7 @@
 
 recent transitions          -> phi, z           dynamics.adapt, on the rows of dynamics.residual
 z                           -> the load's mass in the symbolic slung-load model, exact derivatives included
-phi, z along the last plan  -> e and de/d(s, a) at every knot, once a tick, to first order beside it
+phi, z along the last plan  -> e and de/d(s, a) at every knot, once a tick, to first order beside it; none where the network is silent
 both                        -> a plan           controller.baselines.nmpc, planners.nmpc
 its first action, if good   -> the vehicle      controller.guard
 
@@ -162,7 +162,7 @@ class Flyer:
             phi, carry = self.adapter.adapt(self.theta, carry, recent._replace(mask=mask))
         if self._filtered and memory.swing is not None:
             load = torch.as_tensor(memory.swing.mean[:, 6:7], dtype=torch.float32)
-            phi = phi._replace(z=torch.cat((load, torch.zeros(b, N_Z - 1)), 1))
+            phi = phi._replace(z=torch.cat((load, torch.zeros(b, N_Z - 1)), 1), speaks=torch.zeros(b))
         z = self._latent(phi, b)
         if not z.isfinite().all():
             phi, carry = as_phi(self.theta), self.adapter.init(self.theta, b)
@@ -302,7 +302,8 @@ class Flyer:
         row, b = Transitions(x[:, None], a[:, None], x_next[:, None], fresh[:, None]), len(fresh)
         zero, z = torch.zeros(b, N_Z), self._latent(phi, b)
         if phi.net is self.theta.net:  # one call of the network for both
-            error = left(self.model.mlp, phi, Transitions(*(torch.cat((y, y)) for y in row)), torch.cat((zero, z)))
+            both = phi if phi.speaks is None else phi._replace(speaks=torch.cat((torch.ones(b), phi.speaks)))
+            error = left(self.model.mlp, both, Transitions(*(torch.cat((y, y)) for y in row)), torch.cat((zero, z)))
         else:
             parts = (left(self.model.mlp, *of) for of in ((as_phi(self.theta), row, zero), (phi, row, z)))
             error = np.concatenate(list(parts))

@@ -97,13 +97,19 @@ def outputs(
     features /= x_std
     over = features - np.minimum(np.maximum(features, -NEAR), NEAR)
     features -= over
-    trust = 1 / (1 + (over * over).sum(-1, keepdims=True))
+    trust = _spoken(phi, 1 / (1 + (over * over).sum(-1, keepdims=True)))
     y, d = mlp.expand(phi.net, x, slope)
     e = trust * (d_mean + d_std * np.minimum(np.maximum(y, -CLIP), CLIP))
     if slope:
         d = d * (trust * d_std * (np.abs(y) <= CLIP))[..., None]
         d[..., :k] = (d[..., :k] * (over == 0)[..., None, :] - e[..., None] * (2 * trust * over)[..., None, :]) / x_std
     return e, d
+
+
+def _spoken(phi: Phi | Theta, trust: np.ndarray) -> np.ndarray:
+    """(b, n, 1) -> what of it is left by Phi.speaks."""
+    speaks = phi.speaks if isinstance(phi, Phi) else None
+    return trust if speaks is None else trust * speaks.numpy()[:, None, None]
 
 
 @dataclass(frozen=True)
@@ -157,6 +163,7 @@ class Residual:
         near = x.clamp(-NEAR, NEAR)
         y = (self.mlp.psi(phi.net, torch.cat((near, a), -1)) @ phi.net["K"]).mean(1)
         trust = 1 / (1 + (x - near).square().sum(-1, keepdim=True))
+        trust = trust if phi.speaks is None else trust * phi.speaks[:, None, None]
         return trust * (norm["d_mean"] + norm["d_std"] * y.clamp(-CLIP, CLIP))
 
     def expand(

@@ -39,12 +39,14 @@ class Phi(NamedTuple):
 
     gain  (b, a) or None: the effect of each motor as a factor of the one theta knows
     z     (b, n) or None: the latent that the network is conditioned on (dynamics.adapt.variational)
+    speaks (b,) or None: the share of the network's residual that counts (dynamics.adapt.variational)
     """
 
     net: Params
     norm: Params
     gain: Tensor | None = None
     z: Tensor | None = None
+    speaks: Tensor | None = None
 
 
 class Gaussian(NamedTuple):

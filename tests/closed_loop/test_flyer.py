@@ -15,6 +15,7 @@ from controller.fly import Flight, fly
 from controller.flyer import ADAPTERS, ROWS, Diagnostics, Flyer, Prepared, make_flyer
 from controller.guard import HOLD, OK
 from controller.learn_quadrotor import CABLE, FRACTION, LearnConfig, learn, schedule_text
+from controller.score import settle
 from dynamics import checkpoint
 from dynamics.checkpoint import CheckpointError
 from dynamics.train import ResumeError, TrainConfig
@@ -55,6 +56,17 @@ def test_every_adapter_flies_without_a_load_and_with_one_seen_in_training(adapte
     paths, schedules = [make("circle", "medium")] * 2, [parse(x, V) for x in ("none", "payload:0.2:0.6")]
     flight = fly(make_flyer(adapter, robot, "vehicle"), robot, paths, schedules, [0, 1], 160)
     assert not flight.crashed.any() and flight.rmse(80).max() < 0.03
+
+
+def test_in_still_air_a_flight_without_a_load_is_the_nominal_models():
+    """The network's error in still air is no error of tracking: at speed, against the same planner with the nominal model alone."""
+    learned, plain = (flown(x, "none", 300) for x in ("variational", "nmpc"))
+    assert learned.rmse(100)[0] < 1.1 * plain.rmse(100)[0] and learned.rmse(100)[0] < 5e-4
+
+
+def test_a_drop_at_speed_is_settled_within_a_second():
+    flight = flown("variational", "payload:0.3:0.8+none@100", 300)
+    assert settle(flight.error[0], 100, V.dt) <= 1.0
 
 
 def test_a_load_hooked_on_and_dropped_is_noticed_at_once():

@@ -247,6 +247,45 @@ def test_a_model_that_is_wrong_beyond_training_is_no_change_of_load():
     assert restarts[0, -1] == 0
 
 
+def test_the_network_speaks_where_it_is_right_and_is_silent_where_the_nominal_model_is():
+    """The same network, with a load that it was not told of: thirty rows of the nominal world, thirty to which what the network says is added, as
+    wind adds to flights, and thirty of the first again."""
+    theta, adapter = make_theta(2.5, latent=False), Variational(MODEL.mlp)
+    n, there = 30, slice(ROWS.n_feature, ROWS.n_feature + N_OUT)
+    t = world(0.4, 3 * n)
+    true = torch.tensor([[(0.4 / 1.4 - SHARE) / SPREAD, 0.0, 0.0, 0.0]])
+    said = -MODEL.error(as_phi(theta), t, true)  # of rows that the nominal model explains, what the network is wrong by
+    after = t.s_next.clone()
+    after[:, n : 2 * n, there] += said[:, n : 2 * n]
+    t, belief, phis = t._replace(s_next=after), adapter.init(theta, 1), []
+    for i in range(3 * n):
+        phi, belief = adapter.adapt(theta, belief, Transitions(*(x[:, i : i + 1] for x in t)))
+        phis.append(phi)
+    speaks = torch.cat([phi.speaks for phi in phis])
+    assert said.square().mean().sqrt() > 1.5 * SIGMA and belief.restarts[0] == 0
+    for part, wanted in ((slice(5, n), 0.0), (slice(n + 5, 2 * n), 1.0), (slice(2 * n + 25, 3 * n), 0.0)):
+        assert (speaks[part] == wanted).float().mean() > 0.9, (part, speaks)
+    s, a = states(4)[None], actions(4)[None]
+    silent, loud = phis[n - 1], phis[2 * n - 1]
+    assert all((x == 0).all() for x in MODEL.expand(silent, s, a, silent.z.numpy()))
+    assert np.abs(MODEL.expand(loud, s, a, loud.z.numpy())[0]).max() > 0.1
+    for phi in (silent, loud):
+        assert float(share(phi.z)[0]) == pytest.approx(0.4 / 1.4, abs=0.02)
+        torch.testing.assert_close(
+            MODEL.lacking(phi, *(torch.as_tensor(x).float() for x in (s, a)), phi.z[:, None].expand(-1, 4, -1)),
+            torch.as_tensor(MODEL.expand(phi, s, a, phi.z.numpy())[0]), atol=1e-5, rtol=1e-4,
+        )  # fmt: skip
+
+
+def test_where_no_load_hangs_the_belief_about_the_next_one_stays_finite():
+    theta = make_theta()
+    belief, _ = follow(theta, world(0.3, 30))
+    bare = world(0.0, 1, 2, loaded=False)
+    for _ in range(6000):  # a minute
+        _, belief = Variational(MODEL.mlp).adapt(theta, belief, bare)
+    assert float(belief.plain[0, 1]) == 1.0 and all(x.isfinite().all() for x in belief)
+
+
 @pytest.mark.parametrize("kind", [Frozen, LastLayer, GrBAL, Variational])
 def test_adapters_take_rows_and_leave_theta_alone(kind):
     theta, adapter = make_theta(), kind(MODEL.mlp)
