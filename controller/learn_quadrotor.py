@@ -52,7 +52,7 @@ class LearnConfig:
     width: int = 32
     depth: int = 2
     batch: int = 512
-    train: training.TrainConfig = training.TrainConfig(steps=6000, lr=3e-3, validate_every=0)
+    train: training.TrainConfig = training.TrainConfig(steps=3000, lr=3e-3, validate_every=0)
     meta: training.TrainConfig = training.TrainConfig(steps=800, lr=2e-3, validate_every=100)
     windows: int = 32
     past: int = 32

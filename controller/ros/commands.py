@@ -61,7 +61,7 @@ class RosConfig:
     """probability that a state's message is lost"""
     relay_commands: bool = False
     """commands are delayed and lost on their way, too"""
-    max_delay_periods: float = 1.5
+    max_delay_ms: float = 75.0
     """a state this much later than the quickest of the last is not used; 0: never late"""
     command_delay_ms: float = 0.0
     """a command's way until it acts, where it is known: nothing measures it"""
@@ -212,7 +212,7 @@ def ros(c: Ros | RosQuadrotor, hosts: Mapping[str, str] | None = None) -> None:
     control = {
         "robot": c.robot, "weights": str(c.weights.resolve() if c.weights else ""), "seed": c.seed, "autostart": True,
         "lockstep": c.lockstep, "delay_compensation": c.delay_compensation, "command_delay_ms": c.command_delay_ms,
-        "max_delay_periods": c.max_delay_periods, **own, **clock,
+        "max_delay_ms": c.max_delay_ms, **own, **clock,
     }  # fmt: skip
     engine = {} if isinstance(c, Ros) else {"engine": c.engine, **own}
     robot = {

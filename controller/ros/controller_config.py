@@ -27,7 +27,7 @@ class ControlConfig:
     """answer every state and nothing else, whatever time it takes: no watchdog"""
     slop_ms: float = 5.0
     """stamps of messages that make one state may differ by this"""
-    max_delay_periods: float = 1.5
+    max_delay_ms: float = 75.0
     """a state this much later than the quickest of the last is not used; 0: never late"""
     delay_compensation: bool = True
     """predict the state over the measured time until the command acts, before planning; never in lockstep"""

@@ -103,7 +103,7 @@ class ControllerNode(LifecycleNode):
             tuple(brain.inputs),
             self._period,
             round(config.slop_ms * 1e6),
-            round(config.max_delay_periods * self._period),
+            round(config.max_delay_ms * 1e6),
         )
         self._command_type = convert.message_type(brain.output)
         self._commands = self.create_publisher(self._command_type, "~/commands", OFFERED)

@@ -43,7 +43,7 @@ class LinksConfig:
     """probability that a message is lost"""
     both_ways: bool = False
     """commands, too, and the controller is told their mean delay"""
-    max_delay_periods: float = 1.5
+    max_delay_ms: float = 75.0
     planning_ms: float = 0.7
     """and as long to prepare the next plan"""
     condition: str = ""
@@ -65,7 +65,7 @@ class Link:
         self.plant.reset(self.schedule.at(0), seed)
         self.period = round(1e9 * self.brain.dt)
         self.loop = Loop(self.brain, seed, 0, command_way=round(c.delay_ms * MS) if c.both_ways else 0)
-        slop, most = round(control.slop_ms * MS), round(c.max_delay_periods * self.period)
+        slop, most = round(control.slop_ms * MS), round(c.max_delay_ms * MS)
         self._intake = Intake(tuple(self.brain.inputs), self.period, slop, most)
         self._state_rng, self._command_rng = (np.random.default_rng([seed, i]) for i in (1, 2))
         self._events: list[tuple[int, int, Callable[[], None]]] = []

@@ -45,7 +45,7 @@ class TwoHostsConfig:
     delay_ms: float = 20.0
     jitter_ms: float = 10.0
     """standard deviation"""
-    max_delay_periods: float = 1.5
+    max_delay_ms: float = 75.0
     """a state this much later than the quickest of the last is not used; 0: never late"""
     delay_compensation: bool = True
     command_way_known: bool = True
@@ -114,7 +114,7 @@ def run(c: TwoHostsConfig, network: Network, seed: int, hosts: tuple[str, str]) 
         }
     common: dict[str, Any] = {
         "duration": c.duration, "speed": c.speed, "condition": c.condition, "seed": seed, "domain": c.domain,
-        "max_delay_periods": c.max_delay_periods, "delay_compensation": c.delay_compensation, **relay,
+        "max_delay_ms": c.max_delay_ms, "delay_compensation": c.delay_compensation, **relay,
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         bag = Path(folder) / "bag"
