@@ -169,10 +169,11 @@ class Flyer:
             z = self._latent(phi, b)
         adapted = time.perf_counter()
         mass = self.model.mass(z)[:, 0].double().numpy()
-        plant = self._plant(phi, mass, np.zeros((b, 3)))
+        push = np.zeros((b, 3))
+        plant = self._plant(phi, mass, push)
         if self._filtered and memory.swing is not None:
             push = memory.swing.mean[:, 7:]
-        else:
+        elif plant.lacking is not None:
             push = self._push(phi, z, self.tracker.expected(memory.planner, plant), memory.planner.actions[:, 0])
             push = np.where(np.isfinite(push), push, 0.0)  # without a last plan nothing is expected yet
         problem = self.tracker.prepare(memory.planner, plant._replace(push=push))
@@ -228,7 +229,9 @@ class Flyer:
 
     def _plant(self, phi: Phi, mass: np.ndarray, push: np.ndarray) -> Plant:
         z = self._latent(phi, len(mass)).numpy()
-        return Plant(mass, push, None if self._filtered else lambda s, a: Expansion(*self.model.expand(phi, s, a, z)))
+        if phi.speaks is not None and not phi.speaks.any():
+            return Plant(mass, push)
+        return Plant(mass, push, lambda s, a: Expansion(*self.model.expand(phi, s, a, z)))
 
     def _sense(
         self, memory: Memory, given: "Given", raw: np.ndarray, usable: np.ndarray
@@ -246,7 +249,7 @@ class Flyer:
         """(b, 22) -> (b, 22) after the pending actions, by the slung-load model and what the network adds to it."""
         now, e = s, np.zeros((len(s), 6))
         for part, action in pending:
-            if self.unseen is None:
+            if phi.speaks is None or phi.speaks.any():
                 e = self.model.add(phi, now, action, z.numpy())
             (now,) = self._moved(now, action, mass[:, None], e, np.full((len(s), 1), part))
         return np.where(np.isfinite(now).all(1, keepdims=True), now, s)
