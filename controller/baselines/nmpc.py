@@ -57,8 +57,9 @@ class Weights:
 
 
 # Of the step that the feed-forward makes over a knot, how much the first action is ahead: it is planned for a knot and flown for a control period.
-# Settled within 1 s of a drop (training loads 0.35:0.9 and 0.2:0.6, `variational`, 12 seeds, 6 with 0): figure-eight 0 of 12 with 0, 23 of 24 with 0.1;
-# random path 10 of 12 with 0, 20 of 24 with 0.1, 18 with 0.15, 15 with 0.2, whose steady error is smaller (RMSE after a drop 1.39, 1.34, 1.31 mm).
+# Settled within 1 s of a drop (training loads 0.35:0.9 and 0.2:0.6, `variational`, 12 seeds, 6 with 0): figure-eight 0 of 12 with 0, 23 of 24
+# with 0.1; random path 10 of 12 with 0, 20 of 24 with 0.1, 18 with 0.15, 15 with 0.2, whose steady error is smaller (RMSE after a drop 1.39,
+# 1.34, 1.31 mm).
 AHEAD = 0.1
 TAUT, RESERVE = 0.7, 0.9
 MISTRUST = 10.0  # per squared gap of the plan: 0.001 to 0.05 in ordinary flight, above 10 where full steps do not converge any more

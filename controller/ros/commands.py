@@ -65,6 +65,8 @@ class RosConfig:
     """a state this much later than the quickest of the last is not used; 0: never late"""
     command_delay_ms: float = 0.0
     """a command's way until it acts, where it is known: nothing measures it"""
+    repeat_commands: int = 0
+    """how often each command is sent again, spread over the period"""
     delay_compensation: bool = True
     """predict the state over the measured time until the command acts, before planning; never in lockstep"""
 
@@ -212,7 +214,7 @@ def ros(c: Ros | RosQuadrotor, hosts: Mapping[str, str] | None = None) -> None:
     control = {
         "robot": c.robot, "weights": str(c.weights.resolve() if c.weights else ""), "seed": c.seed, "autostart": True,
         "lockstep": c.lockstep, "delay_compensation": c.delay_compensation, "command_delay_ms": c.command_delay_ms,
-        "max_delay_ms": c.max_delay_ms, **own, **clock,
+        "max_delay_ms": c.max_delay_ms, "repeat_commands": c.repeat_commands, **own, **clock,
     }  # fmt: skip
     engine = {} if isinstance(c, Ros) else {"engine": c.engine, **own}
     robot = {

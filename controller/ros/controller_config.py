@@ -13,6 +13,9 @@ def real_time() -> ControllerConfig:
     return ControllerConfig(righting=True, planner=PlannerConfig(iterations=4, ahead=2))
 
 
+MOST_REPEATS = 10
+
+
 @dataclass(frozen=True)
 class ControlConfig:
     """The controller node's parameters."""
@@ -33,6 +36,9 @@ class ControlConfig:
     """predict the state over the measured time until the command acts, before planning; never in lockstep"""
     command_delay_ms: float = 0.0
     """a command's way until it acts, where it is known: nothing measures it"""
+    repeat_commands: int = 0
+    """how often each command is sent again, spread over the period: where commands get lost or overtake each other, so that the robot does not
+    take that for silence; 2 where both are as bad as a period"""
     marker_hz: float = 5.0
     """how often plan and reference are drawn, where somebody looks; 0: never"""
     controller: ControllerConfig = field(default_factory=real_time)
@@ -47,6 +53,8 @@ def check(config: ControlConfig) -> None:
         check_flight(config.flight, config.seed)
     if not 0 <= config.command_delay_ms < 1e3 * MOST:
         raise UsageError(f"command_delay_ms is {config.command_delay_ms}; valid: 0 or more, below {1e3 * MOST:g}")
+    if not 0 <= config.repeat_commands <= MOST_REPEATS:
+        raise UsageError(f"repeat_commands is {config.repeat_commands}; valid: 0 to {MOST_REPEATS}")
     planner = config.controller.planner
     make_planner(planner, 1)
     at_least(1, context_window_k=config.controller.k)

@@ -50,7 +50,13 @@ from controller.ros.node import (
 )
 from controller.ros.params import flatten
 
-LIVE = ("controller.", "delay_compensation", "command_delay_ms", "marker_hz")  # what may change while it runs
+LIVE = (
+    "controller.",
+    "delay_compensation",
+    "command_delay_ms",
+    "repeat_commands",
+    "marker_hz",
+)  # what may change while it runs
 COLOURS = {"plan": (1.0, 0.6, 0.1, 1.0), "reference": (0.2, 0.8, 0.4, 1.0), "path": (0.2, 0.8, 0.4, 0.35)}
 TIMED = 20  # plans whose median tells how long the next one will take
 
@@ -64,6 +70,7 @@ class ControllerNode(LifecycleNode):
         self.settings = Parameters(self, ControlConfig(), self._change)
         self._counts: Counter[str] = Counter()
         self._rows: list[Row] = []
+        self._repeated = 0  # how often the last command was sent again
         self._took: deque[int] = deque(maxlen=TIMED)  # [ns] of the last plans
         self._why = ""  # the last reason for which a state was not used
         self._telemetry = self.create_publisher(Float64MultiArray, "~/telemetry", OFFERED)
@@ -295,12 +302,21 @@ class ControllerNode(LifecycleNode):
             silent = steady_ns(self) - at
             if silent < 0:  # /clock was set back
                 self._sent = (steady_ns(self), planned)
+            if silent >= (again := self._due()):
+                self._repeated += 1
+                self._commands.publish(self._last)
+                again = self._due()
             left = (1.5 if planned else 1.0) * self._period - silent
             if left < 0:
                 self._miss(OPERATOR if self._held else PLANNING if self._planning else STATE)
                 return often
             # Whoever waits for a lock takes it from who plans: not more often than there is something to see. /clock tells of no time to wait.
-            return often if self._simulated else max(left / 1e9, often / 10)
+            return often if self._simulated else max(min(left, again - silent) / 1e9, often / 10)
+
+    def _due(self) -> float:
+        """When after a command it is to be sent again [ns]."""
+        n = self.settings.config.repeat_commands
+        return (self._repeated + 1) * self._period / (n + 1) if self._repeated < n else float("inf")
 
     def _miss(self, cause: int, stamp: int | None = None) -> None:
         with self._lock:
@@ -320,7 +336,7 @@ class ControllerNode(LifecycleNode):
         self._last = self._command_type()
         self._loop.brain.fill(self._last, action, self._loop.label)
         self._commands.publish(self._last)
-        self._sent = (steady_ns(self), planned)
+        self._sent, self._repeated = (steady_ns(self), planned), 0
         for topic, publisher in self._others.items():
             message = convert.message_type(self._loop.brain.others[topic])()
             convert.set_stamp(message, now_ns(self))

@@ -26,9 +26,8 @@ from controller.ros.flight_config import FlightConfig
 from controller.ros.intake import Ignored, Intake
 from controller.ros.loop import PLANNING, STATE, Loop
 from controller.ros.plants import PLANTS
-from controller.ros.robot_config import RobotConfig
+from controller.ros.robot_config import OVERTAKEN, SILENCE, RobotConfig
 
-SILENCE = 2.0  # periods without a command, after which the safe action acts
 TIMED = 20  # plans whose median tells how long the next one will take
 
 
@@ -43,6 +42,7 @@ class LinksConfig:
     """probability that a message is lost"""
     both_ways: bool = False
     """commands, too, and the controller is told their mean delay"""
+    repeat_commands: int = 0
     max_delay_ms: float = 75.0
     planning_ms: float = 0.7
     """and as long to prepare the next plan"""
@@ -131,10 +131,16 @@ class Link:
         message = SimpleNamespace(layout=SimpleNamespace(dim=[]), data=[])
         self.brain.fill(message, action, self.loop.label)
         seq, wanted = self.loop.seq, self.plant.read(message)
-        self._send(self._command_rng, self.c.both_ways, lambda: self._obey(seq, wanted))
+        n = self.c.repeat_commands
+        for i in range(n + 1):
+            self._at(self.now + i * self.period // (n + 1), lambda: self._transmit(seq, wanted))
         self._sent += 1
         sent = self._sent
         self._at(self.now + round(patience * self.period) + 1, lambda: self._check(sent))
+
+    def _transmit(self, seq: int, action: np.ndarray) -> None:
+        if seq == self.loop.seq:  # else another one is on its way
+            self._send(self._command_rng, self.c.both_ways, lambda: self._obey(seq, action))
 
     def _check(self, sent: int) -> None:
         if sent == self._sent:
@@ -145,7 +151,9 @@ class Link:
 
     def _obey(self, seq: int, action: np.ndarray) -> None:
         if seq > self._seq:
-            self._seq, self._action, self._heard = seq, action, self.now
+            self._seq, self._action = seq, action
+        if self._seq - seq < OVERTAKEN:
+            self._heard = self.now
 
     def _publish(self, stamp: int) -> np.ndarray:
         """-> where it is (3,)"""

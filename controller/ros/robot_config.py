@@ -7,6 +7,9 @@ from controller.ros.flight_config import FlightConfig
 
 Fault = Literal["none", "nan", "names", "order", "repeat", "reorder", "late", "missing", "clock"]
 
+SILENCE = 2.0  # periods without a command, after which the safe action acts
+OVERTAKEN = 5  # a command that less than so many newer ones have overtaken tells that the controller lives
+
 
 @dataclass(frozen=True)
 class Quantities:

@@ -27,11 +27,10 @@ from controller.config import UsageError
 from controller.ros import convert
 from controller.ros.node import LATCHED, NEWEST, OFFERED, STEADY, Parameters, run_node
 from controller.ros.plants import PLANTS
-from controller.ros.robot_config import Fault, RobotConfig
+from controller.ros.robot_config import OVERTAKEN, SILENCE, Fault, RobotConfig
 from controller.ros.shapes import Shape
 from controller.ros.stop import STOP
 
-SILENCE = 2.0  # periods without a command, after which the safe action acts
 AGAIN = 0.2  # [s] after which an unanswered state is sent again in lockstep
 FIXED = ("robot", "seed", "mode", "speed", "steps", "stand", "listeners", "engine", "marker_hz")  # read at the start
 RED, GREY = (0.9, 0.2, 0.15, 1.0), (0.75, 0.6, 0.4, 1.0)
@@ -124,7 +123,10 @@ class RobotNode(Node):
             and label.run == self._label.run
             and label.seq <= self._label.seq
         ):
+            # Not obeyed, but whoever sent it lives: where commands overtake each other, that is no silence.
             self._counts["stale"] += 1
+            if self._label.seq - label.seq < OVERTAKEN:
+                self.heard = self.now
             return
         try:
             action = self.plant.read(message)

@@ -47,6 +47,8 @@ class TwoHostsConfig:
     """standard deviation"""
     max_delay_ms: float = 75.0
     """a state this much later than the quickest of the last is not used; 0: never late"""
+    repeat_commands: int = 0
+    """both ways: how often each command is sent again"""
     delay_compensation: bool = True
     command_way_known: bool = True
     """both ways: the controller is told the relay's mean delay of commands"""
@@ -110,6 +112,7 @@ def run(c: TwoHostsConfig, network: Network, seed: int, hosts: tuple[str, str]) 
             "delay_ms": c.delay_ms,
             "jitter_ms": c.jitter_ms,
             "relay_commands": network == "both ways",
+            "repeat_commands": c.repeat_commands if network == "both ways" else 0,
             "command_delay_ms": c.delay_ms if network == "both ways" and c.command_way_known else 0.0,
         }
     common: dict[str, Any] = {

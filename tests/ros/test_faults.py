@@ -87,6 +87,25 @@ def test_nonsense_is_refused_with_the_reason_and_the_old_value_kept(bench, name)
     assert bench.probe.get("controller", name) == before
 
 
+def test_a_command_is_sent_again_as_often_as_asked(bench):
+    probe = bench.probe
+    assert probe.set("controller", {"repeat_commands": 2}) == []
+    at = time.monotonic()
+    assert probe.spin(60, lambda: probe.fresh(at, 20))
+    assert probe.set("controller", {"repeat_commands": 0}) == []
+    seen: dict[int, list[np.ndarray]] = {}
+    for c in probe.commands:
+        if c.time > at:
+            seen.setdefault(c.label.seq, []).append(c.data)
+    counts = [len(x) for x in seen.values()][1:-2]
+    assert max(counts) == 3 and np.mean(counts) > 2, counts
+    assert all(np.array_equal(x, sent[0]) for sent in seen.values() for x in sent)
+    last = probe.commands[-1].time
+    bench.running()
+    later = [c.label.seq for c in probe.commands if c.time > last + 0.5]
+    assert len(set(later)) == len(later)
+
+
 def test_what_is_read_at_the_start_is_not_changed_later(bench):
     for node, name, value in (("controller", "lockstep", True), ("robot", "mode", "fast")):
         (reason,) = bench.probe.set(node, {name: value})

@@ -14,6 +14,13 @@ def test_the_same_settings_give_the_same_run():
     assert one.counts["lost"] and one.counts["reordered"] and one.counts["missed"]
 
 
+def test_commands_that_are_sent_again_end_the_silence_of_a_bad_link():
+    once, again = (Link(LinksConfig(both_ways=True, repeat_commands=n, duration=3.0), 100) for n in (0, 2))
+    off = [once.run(), again.run()]
+    assert once.counts["silent"] > 50 and again.counts["silent"] < 0.1 * once.counts["silent"]
+    assert off[1] < 0.8 * off[0]
+
+
 def test_a_constant_delay_is_predicted_over():
     """Of two periods: what acted before the first command had been learned from, and cost two millimetres."""
     near, far = (Link(LinksConfig(delay, 0.0, 0.0, duration=3.0), 100).run() for delay in (0.0, 20.0))
