@@ -201,7 +201,7 @@ def demo_of_quadrotor(c: DemoQuadrotor) -> None:
         table.add_column(title, justify="left" if title == "controller" else "right")
     for row in summary["controllers"]:
         cells = [
-            f"{1e3 * stage['rmse_m']:.1f}"
+            report.number(1e3 * stage["rmse_m"], 1)
             + (f" ({stage['settle_s']:.2f} s)" if math.isfinite(stage["settle_s"]) else "")
             for stage in row["stages"]
         ]

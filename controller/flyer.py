@@ -145,6 +145,7 @@ class Flyer:
         )  # fmt: skip
 
     @torch.no_grad()
+    @np.errstate(all="ignore")  # what overflows is a plan that fails, and is handled as one
     def prepare(self, memory: Memory) -> Memory:
         """The preparation phase of the real-time iteration (Diehl, Bock, Schloeder 2005): what the next step can do before its state comes.
         Learns from the newest transition and adapts, expands the adapted model along the last plan, shifted, and condenses. `step` does it
@@ -164,9 +165,12 @@ class Flyer:
             load = torch.as_tensor(memory.swing.mean[:, 6:7], dtype=torch.float32)
             phi = phi._replace(z=torch.cat((load, torch.zeros(b, N_Z - 1)), 1), speaks=torch.zeros(b))
         z = self._latent(phi, b)
-        if not z.isfinite().all():
-            phi, carry = as_phi(self.theta), self.adapter.init(self.theta, b)
-            z = self._latent(phi, b)
+        if (lost := ~z.isfinite().all(1)).any():  # of the latent's adapter: it starts anew, for these robots alone
+            carry = type(carry)(
+                *(_rows(lost, x, y) for x, y in zip(self.adapter.init(self.theta, b), carry, strict=True))
+            )
+            z = _rows(lost, torch.zeros_like(z), z)
+            phi = phi._replace(z=z, speaks=None if phi.speaks is None else _rows(lost, torch.zeros(b), phi.speaks))
         adapted = time.perf_counter()
         mass = self.model.mass(z)[:, 0].double().numpy()
         push = np.zeros((b, 3))
@@ -182,6 +186,7 @@ class Flyer:
         return memory._replace(recent=recent, newest=None, phi=phi, carry=carry, prepared=prepared)
 
     @torch.no_grad()
+    @np.errstate(all="ignore")
     def step(
         self,
         state: np.ndarray,
@@ -313,6 +318,11 @@ class Flyer:
         size = np.sqrt((error[:, 0] ** 2).mean(-1)).astype(float)
         known = fresh.numpy()
         return np.where(known, size[:b], np.nan), np.where(known, size[b:], np.nan)
+
+
+def _rows(which: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """x in the rows `which` (b,), y elsewhere."""
+    return torch.where(which.view(-1, *[1] * (y.dim() - 1)), x, y)
 
 
 def _append(recent: Transitions, newest: Newest) -> Transitions:

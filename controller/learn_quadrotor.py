@@ -64,6 +64,7 @@ def learn(config: LearnConfig, out: Path, say: Say) -> list[Path]:
     """Run, or go on with, what is in `out`. -> the checkpoints. Raises UsageError, VehicleError, ResumeError before anything is written."""
     at_least(8, flights=config.flights)
     at_least(1, batches=config.batches, steps=config.steps, width=config.width, depth=config.depth, batch=config.batch)
+    at_least(1, windows=config.windows, past=config.past, future=config.future)
     check_seeds(config.seed)
     check_training("train", config.train)
     check_training("meta", config.meta)

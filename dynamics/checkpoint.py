@@ -48,21 +48,23 @@ def save(path: Path, robot: str, model: MLP, theta: Theta, record: dict[str, Any
 def load(path: Path, robot: str, space: StateSpace) -> Checkpoint:
     """Raises CheckpointError on anything but a whole checkpoint for this robot with finite weights."""
     if not path.is_file():
-        raise CheckpointError(f"no checkpoint at {path}; valid: a .safetensors file made by `sealegs train`")
+        raise CheckpointError(f"no checkpoint at {path}; valid: a .safetensors file made by `sealegs learn {robot}`")
     try:
         with safe_open(str(path), "pt") as f:
             header = json.loads((f.metadata() or {}).get("sealegs", "null"))
             tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError, json.JSONDecodeError) as e:
         raise CheckpointError(
-            f"{path} is truncated or not a safetensors file ({e}); valid: one made by `sealegs train`"
+            f"{path} is truncated or not a safetensors file ({e}); valid: one made by `sealegs learn {robot}`"
         ) from e
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise CheckpointError(
-            f"{path} was not written by sealegs (no header of format {FORMAT}); valid: one made by `sealegs train`"
+            f"{path} was not written by sealegs (no header of format {FORMAT}); valid: one made by `sealegs learn {robot}`"
         )
     if header.get("robot") != robot:
-        raise CheckpointError(f"{path} is for robot {header.get('robot')!r}, wanted {robot!r}")
+        raise CheckpointError(
+            f"{path} is for robot {header.get('robot')!r}, wanted {robot!r}; valid: one made by `sealegs learn {robot}`"
+        )
     try:
         model = MLP(space, **{k: int(header["model"][k]) for k in ("width", "depth", "ensemble")})
     except (KeyError, TypeError, ValueError) as e:

@@ -83,7 +83,12 @@ class Swing:
         """One transition of the vehicle alone: s, s_next (b, 16), a (b, 4). Rows that are not finite leave the belief as it is."""
         mean, cov, alarm, restarts = memory
         parts = [self._one(mean[i], cov[i], alarm[i], restarts[i], s[i], a[i], s_next[i]) for i in range(len(s))]
-        return Memory(*(np.array(x) for x in zip(*parts, strict=True)))
+        found = Memory(*(np.array(x) for x in zip(*parts, strict=True)))
+        lost = ~(np.isfinite(found.mean).all(1) & np.isfinite(found.cov).all((1, 2)))
+        if lost.any():  # by numbers that no vehicle reaches
+            found.mean[lost], found.cov[lost] = self._prior
+            found.alarm[lost], found.restarts[lost] = 0.0, memory.restarts[lost] + 1
+        return found
 
     def _one(
         self, mean: np.ndarray, cov: np.ndarray, alarm: float, restarts: int, s: np.ndarray, a: np.ndarray, s_next: np.ndarray

@@ -122,7 +122,7 @@ def check(trajectory: Trajectory, vehicle: Vehicle, load_kg: float = 0.0) -> Non
 def _slower(trajectory: Trajectory, vehicle: Vehicle, load_kg: float) -> float:
     """Just below the largest speed that can be flown, within 3% [m/s]."""
     low, high = 0.0, trajectory.speed
-    while high - low > 0.002 * trajectory.speed:
+    while high - low > max(0.002 * high, 1e-6):
         middle = (low + high) / 2
         scaled = replace(trajectory, rate=trajectory.rate * middle / trajectory.speed)
         at = _steady(scaled, vehicle, load_kg)

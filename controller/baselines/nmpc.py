@@ -195,6 +195,7 @@ class Tracker:
         command = self.vehicle.command(plan.actions[:, 0].double().numpy())
         return limit(self.vehicle, command[:, 0], command[:, 1:]), memory
 
+    @np.errstate(all="ignore")  # what overflows is a solve that fails, and is handled as one
     def prepare(self, memory: Memory, plant: "Plant") -> Prepared:
         """The preparation phase of the next `plan`, which needs neither its state nor its reference. The model is expanded along the last
         plan, shifted, and where it expects the vehicle by now; the residual is affine in the reference."""
@@ -206,6 +207,7 @@ class Tracker:
         (s,) = self._moved(memory.nodes[:, 0], memory.actions[:, 0], plant.mass[:, None])
         return s
 
+    @np.errstate(all="ignore")
     def plan(
         self, state: np.ndarray, reference: Reference, memory: Memory, plant: "Plant", prepared: Prepared | None = None
     ) -> tuple[Plan, Memory]:
@@ -222,9 +224,12 @@ class Tracker:
         linearise, cost = self._problem(plant)
         plan, memory = self.planner.solve(memory, linearise, state, cost, target, prepared)
         _, fed = self._fed(Reference(*(x[:, : self.stride + 1] for x in reference)), plant, there)
-        first = plan.actions[:, 0].double().numpy() + AHEAD * (fed[:, 0] - fed[:, self.stride])
-        actions = torch.cat((torch.as_tensor(np.clip(first, -1, 1)).to(plan.actions)[:, None], plan.actions[:, 1:]), 1)
-        return plan._replace(actions=actions), memory
+        step = torch.as_tensor(AHEAD * (fed[:, 0] - fed[:, self.stride])).to(plan.actions)
+        step = torch.where(
+            plan.valid[:, None] & step.isfinite(), step, 0.0
+        )  # a plan that failed is the last one, as it was
+        first = (plan.actions[:, :1] + step[:, None]).clamp(-1, 1)
+        return plan._replace(actions=torch.cat((first, plan.actions[:, 1:]), 1)), memory
 
     def _borne(self, length: np.ndarray, mass: np.ndarray) -> np.ndarray:
         """Of cables [m] and loads [kg], how much energy per mass relative to the vehicle [J/kg] costs nothing: TAUT of what takes the cable to

@@ -143,6 +143,7 @@ class Variational:
             mean = torch.where(changed[:, None], prior.mean, mean)
             cov = torch.where(changed[:, None, None], prior.cov, cov)
             error, jac, spread = self._innovate(theta, row, mean, cov, noise)
+            surprised = (error.square() / noise).sum(-1)
         gain = torch.linalg.solve(spread, jac.mT @ cov).mT  # (b, n, 6)
         new_mean = mean + (gain @ error[..., None])[..., 0]
         new_cov = cov - gain @ (jac.mT @ cov)

@@ -133,9 +133,10 @@ def test_the_vehicles_path_above_a_load_keeps_the_cables_length():
     assert hang(ref, state[:, :16], V.dt) is ref
 
 
-def test_a_tracker_that_cannot_solve_still_commands():
-    tracker = replace(Tracker(V), horizon=6)
+@pytest.mark.parametrize("target", ["vehicle", "payload"])
+def test_a_tracker_that_cannot_solve_still_commands(target):
+    tracker = replace(Tracker(V, target), horizon=6)
     ref = Reference(*(x[None] for x in make("hover").at(np.arange(tracker.preview + 1) * V.dt)))
-    command, memory = tracker.step(np.full((1, 16), np.nan), ref, tracker.init(1))
+    command, memory = tracker.step(np.full((1, 22), np.nan), ref, tracker.init(1))
     np.testing.assert_allclose(command, [[V.hover_thrust_n, 0, 0, 0]], atol=1e-5)
     assert np.isnan(memory.nodes).all()

@@ -105,6 +105,33 @@ def test_states_that_are_no_numbers_hold_the_plan_and_teach_nothing():
     assert np.isnan(broken.diagnostics.error_after[0])
 
 
+@pytest.mark.parametrize("seen", [True, False])
+def test_one_vehicles_broken_sensor_is_not_the_others(seen):
+    """Speeds that overflow single precision once they are squared, for one tick; the other vehicle flies as if it were alone."""
+    flights = []
+    for b in (2, 1):
+        robot = Quadrotor(V, payload_seen=seen)
+        controller, path = make_flyer("variational", robot, "vehicle"), make("circle", "medium")
+        s = robot.reset([parse("payload:0.2:0.6", V).at(0)] * b, [1, 0][-b:], np.repeat(path.at(np.zeros(1)).p, b, 0))
+        memory, commands = controller.init(b), []
+        for i in range(40):
+            shown = s.copy()
+            if b == 2 and i == 15:
+                shown[0, 9] += 9e5
+            window = Reference(
+                *(np.repeat(x[None], b, 0) for x in path.at((i + np.arange(controller.preview + 1)) * V.dt))
+            )
+            command, memory = controller.step(shown, window, memory)
+            commands.append(command[-1])
+            assert np.isfinite(command).all()
+            s = robot.step(V.action(command))
+        flights.append(np.array(commands))
+        if memory.swing is not None:
+            assert np.isfinite(memory.swing.mean).all()
+        robot.close()
+    np.testing.assert_allclose(*flights, atol=1e-4)
+
+
 def same(x: Any, y: Any) -> bool:
     """To the bit, but for times."""
     if isinstance(x, Diagnostics | Prepared):

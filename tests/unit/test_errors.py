@@ -312,7 +312,7 @@ NUMBERS = {
               ("--train.decay-from", "1.5"), ("--train.decay-to", "-1")),
     "learn": (("--seed", "-1"), ("--robots", "7"), ("--steps", "0"), ("--controller.planner.samples", "3"), ("--seed", HUGE),
               ("--train.steps", "0")),
-    "learn quadrotor": (("--seed", HUGE), ("--train.lr", "0"), ("--meta.steps", "0")),
+    "learn quadrotor": (("--seed", HUGE), ("--train.lr", "0"), ("--meta.steps", "0"), ("--windows", "0"), ("--past", "0"), ("--future", "-1")),
     "bench": (("--seed", "-1"), ("--seed", HUGE)),
 }  # fmt: skip
 
@@ -534,4 +534,4 @@ def test_the_installed_command(own):
         capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert result.returncode == 2 and result.stdout.strip() == ""
-    assert re.fullmatch(r"sealegs: .*cheetah\.safetensors is for robot 'cheetah', wanted 'ant'\n", result.stderr)
+    assert re.fullmatch(r"sealegs: .*cheetah\.safetensors is for robot 'cheetah', wanted 'ant'; valid: one made by `sealegs learn ant`\n", result.stderr)

@@ -210,6 +210,20 @@ def test_a_change_is_noticed_within_four_ticks_and_never_in_twenty_steady_second
     assert float(share(after.mean)[0]) == pytest.approx(now / (1 + now), abs=0.02)
 
 
+def test_after_a_change_both_models_are_judged_by_the_same_belief():
+    """A network that says nothing is the nominal model: neither has an advantage when both start anew."""
+    theta = make_theta(0.0)
+    steady, _ = follow(theta, noisy(world(0.4, 100), 7))
+    t, belief = noisy(world(0.05, 6, 3), 8), steady
+    for i in range(6):
+        before = int(belief.restarts[0])
+        belief, _ = follow(theta, Transitions(*(x[:, i : i + 1] for x in t)), belief)
+        if belief.restarts[0] > before:
+            break
+    assert belief.restarts[0] == steady.restarts[0] + 1
+    torch.testing.assert_close(belief.scores[0, 1], belief.scores[0, 0], rtol=1e-3, atol=1e-3)
+
+
 def test_a_load_that_comes_into_sight_is_a_new_one():
     theta = make_theta(0.0)
     steady, _ = follow(theta, noisy(world(0.4, 50), 1))
