@@ -534,4 +534,5 @@ def test_the_installed_command(own):
         capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert result.returncode == 2 and result.stdout.strip() == ""
-    assert re.fullmatch(r"sealegs: .*cheetah\.safetensors is for robot 'cheetah', wanted 'ant'; valid: one made by `sealegs learn ant`\n", result.stderr)
+    said = r"sealegs: .*cheetah\.safetensors is for robot 'cheetah', wanted 'ant'; valid: one made by `sealegs learn ant`\n"
+    assert re.fullmatch(said, result.stderr)
