@@ -20,7 +20,7 @@ from controller.config import ControllerConfig, UsageError, at_least
 from controller.evaluate_quadrotor import QuadrotorConfig, check_target, make_path
 from controller.ros import stop
 from controller.ros.bag import INSTALL
-from controller.ros.controller_config import real_time
+from controller.ros.controller_config import ControlConfig, real_time
 from controller.ros.flight_config import FlightConfig, make_robot
 from controller.ros.params import flatten
 from controller.ros.stop import STOP
@@ -61,7 +61,7 @@ class RosConfig:
     """probability that a state's message is lost"""
     relay_commands: bool = False
     """commands are delayed and lost on their way, too"""
-    max_delay_ms: float = 75.0
+    max_delay_ms: float = ControlConfig.max_delay_ms
     """a state this much later than the quickest of the last is not used; 0: never late"""
     command_delay_ms: float = 0.0
     """a command's way until it acts, where it is known: nothing measures it"""

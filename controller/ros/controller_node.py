@@ -54,10 +54,12 @@ LIVE = (
     "controller.",
     "delay_compensation",
     "command_delay_ms",
+    "max_delay_ms",
     "repeat_commands",
     "marker_hz",
 )  # what may change while it runs
 COLOURS = {"plan": (1.0, 0.6, 0.1, 1.0), "reference": (0.2, 0.8, 0.4, 1.0), "path": (0.2, 0.8, 0.4, 0.35)}
+UNPREDICTED = 1.5  # periods; a state that is not predicted over the time until its command acts is too late then
 TIMED = 20  # plans whose median tells how long the next one will take
 
 
@@ -70,6 +72,7 @@ class ControllerNode(LifecycleNode):
         self.settings = Parameters(self, ControlConfig(), self._change)
         self._counts: Counter[str] = Counter()
         self._rows: list[Row] = []
+        self._predicted = True  # the last state, over the time until its command acts
         self._repeated = 0  # how often the last command was sent again
         self._took: deque[int] = deque(maxlen=TIMED)  # [ns] of the last plans
         self._why = ""  # the last reason for which a state was not used
@@ -196,9 +199,12 @@ class ControllerNode(LifecycleNode):
     def _receive(self, topic: str, message: Any) -> None:
         if not self._active or self._loop is None:
             return
-        stamp, received = convert.stamp_of(message), now_ns(self)
+        config, stamp, received = self.settings.config, convert.stamp_of(message), now_ns(self)
+        # What is not predicted over is late sooner.
+        most = round(config.max_delay_ms * 1e6)
+        self._intake.max_delay = most if self._predicted else min(most, round(UNPREDICTED * self._period))
         # In lockstep time plays no part: a state takes as long as it takes.
-        taken = self._intake.add(topic, stamp, stamp if self.settings.config.lockstep else received, message)
+        taken = self._intake.add(topic, stamp, stamp if config.lockstep else received, message)
         if taken is None:
             return
         if isinstance(taken, Ignored):
@@ -284,12 +290,14 @@ class ControllerNode(LifecycleNode):
     def _lead(self, since: int) -> int | None:
         """since: the stamp of the state to plan from [ns] -> until its command is expected to act; None: not to be taken into account."""
         config = self.settings.config
+        self._predicted = False
         if config.lockstep or not config.delay_compensation:
             return None
         lead = since + round(float(np.median(self._took)) if self._took else 0) + round(1e6 * config.command_delay_ms)
         if not 0 <= lead < MOST * 1e9:
             self._counts["clocks_disagree"] += 1
             return None
+        self._predicted = True
         return lead
 
     def _check(self) -> float:
@@ -302,14 +310,15 @@ class ControllerNode(LifecycleNode):
             silent = steady_ns(self) - at
             if silent < 0:  # /clock was set back
                 self._sent = (steady_ns(self), planned)
-            if silent >= (again := self._due()):
-                self._repeated += 1
-                self._commands.publish(self._last)
-                again = self._due()
             left = (1.5 if planned else 1.0) * self._period - silent
             if left < 0:
                 self._miss(OPERATOR if self._held else PLANNING if self._planning else STATE)
                 return often
+            if silent >= (again := self._due()):
+                self._repeated += 1
+                for publisher, message in self._last:
+                    publisher.publish(message)
+                again = self._due()
             # Whoever waits for a lock takes it from who plans: not more often than there is something to see. /clock tells of no time to wait.
             return often if self._simulated else max(min(left, again - silent) / 1e9, often / 10)
 
@@ -329,19 +338,21 @@ class ControllerNode(LifecycleNode):
         """In lockstep: the state came again, so its command got lost."""
         with self._lock:
             if self._loop is not None and self._loop.stamp == stamp and self._sent is not None:
-                self._commands.publish(self._last)
+                self._commands.publish(self._last[0][1])
 
     def _send(self, action: np.ndarray, planned: bool = True) -> None:
         assert self._loop is not None
-        self._last = self._command_type()
-        self._loop.brain.fill(self._last, action, self._loop.label)
-        self._commands.publish(self._last)
+        command = self._command_type()
+        self._loop.brain.fill(command, action, self._loop.label)
+        self._commands.publish(command)
         self._sent, self._repeated = (steady_ns(self), planned), 0
+        self._last = [(self._commands, command)]
         for topic, publisher in self._others.items():
             message = convert.message_type(self._loop.brain.others[topic])()
             convert.set_stamp(message, now_ns(self))
             self._loop.brain.fill_other(message, action)
             publisher.publish(message)
+            self._last.append((publisher, message))
 
     def _tell(self, row: Row) -> None:
         row = row._replace(sent_s=steady_ns(self) / 1e9)

@@ -83,7 +83,8 @@ def _read(path: Path, skip: bool) -> Recording:
             found.lockstep, found.slop = config["config"]["lockstep"], round(1e6 * config["config"]["slop_ms"])
         elif m.topic.endswith("/telemetry"):
             row = Row(**convert.table(m.content))
-            found.rows[int(row.run), int(row.seq)] = row
+            if row.kind in (STEP, MISS):  # the others have the number of the command before them
+                found.rows[int(row.run), int(row.seq)] = row
         elif m.topic.endswith("/condition"):
             said = json.loads(m.content.data)
             found.changes.append((int(said["stamp"]), str(said["condition"])))

@@ -43,7 +43,7 @@ class LinksConfig:
     both_ways: bool = False
     """commands, too, and the controller is told their mean delay"""
     repeat_commands: int = 0
-    max_delay_ms: float = 75.0
+    max_delay_ms: float = ControlConfig.max_delay_ms
     planning_ms: float = 0.7
     """and as long to prepare the next plan"""
     condition: str = ""
@@ -76,7 +76,7 @@ class Link:
         self._took: deque[int] = deque(maxlen=TIMED)
         self._origin: int | None = None  # stamp of the first state that was planned from: there the reference begins
         self._sent = 0  # commands, so that a watchdog knows whether another one came
-        self._action, self._seq, self._heard = self.plant.safe_action, -1, -1
+        self._action, self._seq, self._heard, self._obeyed = self.plant.safe_action, -1, -1, -1
 
     def _at(self, time: int, do: Callable[[], None]) -> None:
         heapq.heappush(self._events, (time, next(self._order), do))
@@ -151,8 +151,8 @@ class Link:
 
     def _obey(self, seq: int, action: np.ndarray) -> None:
         if seq > self._seq:
-            self._seq, self._action = seq, action
-        if self._seq - seq < OVERTAKEN:
+            self._seq, self._action, self._obeyed = seq, action, self.now
+        if self._seq - seq < OVERTAKEN and self.now - self._obeyed < OVERTAKEN * self.period:
             self._heard = self.now
 
     def _publish(self, stamp: int) -> np.ndarray:

@@ -224,8 +224,9 @@ class Loop:
         return since
 
     def pause(self) -> None:
-        """The next state does not follow the last."""
+        """The next state does not follow the last, and a plan that is being made is for nothing."""
         self._last = None
+        self.epoch += 1
 
     def reset(self) -> Row:
         """Forget what was adapted; the command goes on from where it is."""

@@ -38,7 +38,7 @@ class RecorderNode(Node):
             "sealegs_controller/telemetry": MULTI_ARRAY, "/diagnostics": "diagnostic_msgs/msg/DiagnosticArray",
         }  # fmt: skip
         for topic, kind in topics.items():
-            name = self.resolve_topic_name(topic)
+            name = self.resolve_topic_name(topic, only_expand=True)  # who reads a recording knows nothing of remapping
             self._bag.add(name, kind)
             qos = LATCHED if kind == STRING else EVERYTHING
             self.create_subscription(convert.message_type(kind), topic, lambda m, name=name: self._write(name, m), qos)

@@ -42,6 +42,7 @@ def report(path: Path, out: Path) -> dict[str, Any]:
             states.append((m.time, convert.stamp_of(m.content), m.content))
     # In lockstep a state without an answer is sent again, and so is the answer: what counts is the first.
     commands = list({label: (time, label) for time, label in reversed(commands)}.values())[::-1]
+    commands.sort(key=lambda c: c[0])
     states = list({stamp: (time, stamp, odom) for time, stamp, odom in reversed(states)}.values())[::-1]
     if not (record and rows and states):
         raise UsageError(

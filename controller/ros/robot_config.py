@@ -8,7 +8,7 @@ from controller.ros.flight_config import FlightConfig
 Fault = Literal["none", "nan", "names", "order", "repeat", "reorder", "late", "missing", "clock"]
 
 SILENCE = 2.0  # periods without a command, after which the safe action acts
-OVERTAKEN = 5  # a command that less than so many newer ones have overtaken tells that the controller lives
+OVERTAKEN = 5  # a command that less than so many newer ones have overtaken tells that the controller lives, for as many periods after the newest
 
 
 @dataclass(frozen=True)

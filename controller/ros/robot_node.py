@@ -57,6 +57,7 @@ class RobotNode(Node):
             [config.seed, 2]
         )  # of their own: when commands come, the machine decides
         self.action, self.heard = self.plant.safe_action, None
+        self._obeyed = 0  # when a command was, last [ns]
         self._label: convert.Label | None = None
         self._counts: Counter[str] = Counter()
         self._outputs = {
@@ -123,9 +124,10 @@ class RobotNode(Node):
             and label.run == self._label.run
             and label.seq <= self._label.seq
         ):
-            # Not obeyed, but whoever sent it lives: where commands overtake each other, that is no silence.
+            # Not obeyed, but where commands overtake each other it is no silence either: whoever sent it lived a moment ago. Not for
+            # long: what goes on sending one old command, a relay say, is not the controller.
             self._counts["stale"] += 1
-            if self._label.seq - label.seq < OVERTAKEN:
+            if self._label.seq - label.seq < OVERTAKEN and self.now - self._obeyed < OVERTAKEN * self.period:
                 self.heard = self.now
             return
         try:
@@ -136,6 +138,7 @@ class RobotNode(Node):
             return
         self._counts["obeyed"] += 1
         self.action, self.heard, self._label = action, self.now, label
+        self._obeyed = self.now
 
     def acting(self) -> np.ndarray:
         """The command in force; the safe action after SILENCE."""
@@ -233,7 +236,7 @@ class RobotNode(Node):
             DiagnosticStatus.ERROR
             if counts["silent"] or trouble
             else DiagnosticStatus.WARN
-            if counts["unusable"]
+            if counts["unusable"] or (counts["stale"] and not counts["obeyed"])
             else DiagnosticStatus.OK
         )
         say = trouble or (

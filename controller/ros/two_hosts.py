@@ -26,6 +26,7 @@ import tyro
 
 from controller.config import ControllerConfig, UsageError
 from controller.ros.commands import Ros, RosQuadrotor, needs_ros, ros
+from controller.ros.controller_config import ControlConfig
 from controller.ros.flight_config import FlightConfig
 from controller.ros.keep import keep, resume
 from controller.ros.report import report
@@ -45,7 +46,7 @@ class TwoHostsConfig:
     delay_ms: float = 20.0
     jitter_ms: float = 10.0
     """standard deviation"""
-    max_delay_ms: float = 75.0
+    max_delay_ms: float = ControlConfig.max_delay_ms
     """a state this much later than the quickest of the last is not used; 0: never late"""
     repeat_commands: int = 0
     """both ways: how often each command is sent again"""

@@ -12,7 +12,10 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed here; valid: pip install 'sealegs[ros]'")
 
+from std_msgs.msg import Float64MultiArray, MultiArrayDimension
+
 from controller.guard import EVENTS, RELAX
+from controller.ros import convert
 from controller.ros.bench import QUICK, Bench
 from controller.ros.faults import NONSENSE, STATE_FAULTS, TRIALS
 from controller.ros.loop import MISS, OPERATOR, RESET, STATE, STEP
@@ -85,6 +88,25 @@ def test_nonsense_is_refused_with_the_reason_and_the_old_value_kept(bench, name)
         (reason,) = bench.probe.set("controller", {name: value})
         assert "valid: " in reason and name.rsplit(".", 1)[-1].split("_")[0] in reason.replace(" ", "_"), reason
     assert bench.probe.get("controller", name) == before
+
+
+def test_one_old_command_that_is_sent_on_and_on_is_silence(bench):
+    """A relay that repeats itself is not a controller."""
+    probe = bench.probe
+    last, stamp = probe.commands[-1], probe.efforts[-1][0]
+    bench.kill("controller")
+    relay = probe.create_publisher(Float64MultiArray, "sealegs_controller/commands", 10)
+    message = Float64MultiArray()
+    convert.fill_command(message, last.data, last.label, MultiArrayDimension())
+    end = time.monotonic() + 1.0 / bench.speed
+    while time.monotonic() < end:
+        relay.publish(message)
+        probe.spin(0.02)
+    late = [effort for at, effort in probe.efforts if at > stamp + 0.5e9]
+    probe.destroy_publisher(relay)
+    bench.start("controller")
+    bench.running()
+    assert len(late) > 3 and not any(effort.any() for effort in late)
 
 
 def test_a_command_is_sent_again_as_often_as_asked(bench):

@@ -2,6 +2,9 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -37,6 +40,20 @@ def test_a_disk_that_fills_during_a_run_keeps_what_was_written_before(tmp_path, 
         assert abs(told["commands"] - int(every)) <= 1 and told["lost"]["commands_missing"] == 0
     except PermissionError as e:
         pytest.skip(str(e))
+
+
+def test_a_remapped_topic_is_recorded_by_its_own_name(tmp_path, domain):
+    """So that `replay` and `hil-report` know it again."""
+    argv = [sys.executable, "-m", "controller.ros", "record", "--ros-args", "-p", "robot:=quadrotor", "-p", f"out:={tmp_path / 'bag'}",
+            "-r", "odom:=/mavros/odom", "-r", "__ns:=/left"]  # fmt: skip
+    env = os.environ | {"ROS_DOMAIN_ID": str(domain), "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    assert any("recording to" in line for line in process.stdout)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    said = (tmp_path / "bag/metadata.yaml").read_text()
+    assert "name: /left/odom" in said and "mavros" not in said
 
 
 def text(i: int) -> SimpleNamespace:
