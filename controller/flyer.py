@@ -383,6 +383,6 @@ def assemble(adapter: str, robot: Quadrotor, target: Target, model: MLP, theta: 
     one, safe = torch.ones(4), torch.as_tensor(robot.safe_action)
     tracker = Tracker(robot.vehicle, target, _unknown)
     unseen = None if robot.space.load else Swing(robot.vehicle)
-    return Flyer(
-        Residual(robot.vehicle, model, N_Z), theta, ADAPTERS[adapter](model), tracker, Guard(-one, one, safe), unseen
-    )
+    # Without a plan no thrust and no rates are safe: they keep the tilt. The last plan, which ends on the reference, is held to its end.
+    guard = Guard(-one, one, safe, hold=tracker.preview)
+    return Flyer(Residual(robot.vehicle, model, N_Z), theta, ADAPTERS[adapter](model), tracker, guard, unseen)

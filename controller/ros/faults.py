@@ -197,6 +197,16 @@ class FaultsConfig:
     """times real time; less than 1 for a machine that is busy with other things"""
     faults: tuple[str, ...] = ()
     """of controller.ros.faults.TRIALS; by default all that the robot can have"""
+    again: bool = False
+    """trials of these faults that `out` has already are made again; where that was cut, go on without"""
+
+
+def remaining(c: FaultsConfig, rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[tuple[int, str]]]:
+    """-> the rows to keep, and (trial, fault) that are to be made."""
+    faults = c.faults or FAULTS[c.robot]
+    kept = [r for r in rows if not (c.again and r["fault"] in faults)]
+    done = {(r["trial"], r["fault"]) for r in kept}
+    return kept, [(i, f) for i in range(c.times) for f in faults if (i, f) not in done]
 
 
 def table(outcomes: list[Outcome]) -> str:
@@ -204,7 +214,7 @@ def table(outcomes: list[Outcome]) -> str:
         "| fault | trials | safe | recovered | recovery, median / max [s of wall time] | longest without a command [ms] |",
         "|---|---|---|---|---|---|",
     ]
-    for fault in dict.fromkeys(o.fault for o in outcomes):
+    for fault in sorted({o.fault for o in outcomes}, key=tuple(TRIALS).index):
         mine = [o for o in outcomes if o.fault == fault]
         took = [o.recovery_s for o in mine if o.recovered] or [float("nan")]
         lines.append(
@@ -227,8 +237,7 @@ def main() -> None:
     except UsageError as e:
         print(f"sealegs: {e}", file=sys.stderr)
         sys.exit(2)
-    done = {(r["trial"], r["fault"]) for r in rows}
-    left = [(i, f) for i in range(c.times) for f in c.faults or FAULTS[c.robot] if (i, f) not in done]
+    rows, left = remaining(c, rows)
     bench: Bench | None = None
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))  # so that the nodes end with it
     with tempfile.TemporaryDirectory() as folder:

@@ -3,12 +3,14 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from controller.ros.controller_config import ControlConfig
 from controller.ros.flight_config import FlightConfig
 
 Fault = Literal["none", "nan", "names", "order", "repeat", "reorder", "late", "missing", "clock"]
 
 SILENCE = 2.0  # periods without a command, after which the safe action acts
 OVERTAKEN = 5  # a command that less than so many newer ones have overtaken tells that the controller lives, for as many periods after the newest
+LATE_MS = 2 * ControlConfig.max_delay_ms  # of the fault `late`: whatever the period, such a state is thrown away
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from controller.config import UsageError
 from controller.ros import convert
 from controller.ros.node import LATCHED, NEWEST, OFFERED, STEADY, Parameters, run_node
 from controller.ros.plants import PLANTS
-from controller.ros.robot_config import OVERTAKEN, SILENCE, Fault, RobotConfig
+from controller.ros.robot_config import LATE_MS, OVERTAKEN, SILENCE, Fault, RobotConfig
 from controller.ros.shapes import Shape
 from controller.ros.stop import STOP
 
@@ -167,7 +167,7 @@ class RobotNode(Node):
             sent, self._held_back = sent + self._held_back, []
         if fault == "reorder" and sent:  # the newer pair, then the older one
             sent, self._held_back = sent + self._held_back, []
-        delay = (3.0 * self.period if fault == "late" else 0.0) + 1e6 * config.delay_ms
+        delay = 1e6 * (config.delay_ms + (LATE_MS if fault == "late" else 0.0))
         for topic, message in sent * (2 if fault == "repeat" else 1):
             jitter = 1e6 * config.jitter_ms * self._rng.standard_normal()
             due = self.now + max(0, round(delay + jitter))

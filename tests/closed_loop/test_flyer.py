@@ -105,6 +105,25 @@ def test_states_that_are_no_numbers_hold_the_plan_and_teach_nothing():
     assert np.isnan(broken.diagnostics.error_after[0])
 
 
+def test_who_sees_nothing_in_the_midst_of_a_manoeuvre_follows_its_plan_to_the_end():
+    """Thrust that holds the weight and no rates, the safe action, would keep the tilt, and speed would grow by half of g and more."""
+    robot, b, blind = Quadrotor(V, payload_seen=True), 6, 75
+    controller, path = make_flyer("variational", robot, "vehicle"), make("hover")
+    window = Reference(*(x[None].repeat(b, 0) for x in path.at(np.arange(controller.preview + 1) * V.dt)))
+    off = 0.4 * np.array([np.cos(x) * np.array([1.0, 0, 0]) + np.sin(x) * np.array([0, 1.0, 0.5]) for x in range(b)])
+    s, memory = robot.reset([parse("none", V).at(0)] * b, list(range(b)), window.p[:, 0] + off), controller.init(b)
+    for i in range(14 + blind):
+        seen = s if i < 14 else np.full_like(s, np.nan)
+        command, memory = controller.step(seen, window, memory)
+        s = robot.step(V.action(command))
+        if i == 13:
+            assert (s[:, 8] < 0.9).any()  # tilted
+    assert not robot.crashed.any() and (memory.diagnostics.event == HOLD).all()
+    # With three periods of the plan and then the safe action: 1 to 3 m away, 2.7 to 8.8 m/s.
+    assert (np.linalg.norm(s[:, :3] - window.p[:, 0], axis=1) < 1).all()
+    assert (np.linalg.norm(s[:, 9:12], axis=1) < 2.5).all() and (s[:, 8] > 0.9).all()
+
+
 @pytest.mark.parametrize("seen", [True, False])
 def test_one_vehicles_broken_sensor_is_not_the_others(seen):
     """Speeds that overflow single precision once they are squared, for one tick; the other vehicle flies as if it were alone."""

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -17,7 +18,7 @@ from controller.cli import main
 from controller.config import UsageError
 from controller.ros import bag
 from controller.ros.bag import Bag
-from controller.ros.faults import small_disk
+from controller.ros.faults import FaultsConfig, remaining, small_disk
 from controller.ros.keep import keep, resume
 
 
@@ -80,3 +81,10 @@ def test_a_measurement_goes_on_where_it_was_cut_with_the_same_settings_alone(tmp
     assert (tmp_path / "found.md").read_text() == "| |\n"
     with pytest.raises(UsageError, match=r"speed 1\.0, not 2\.0"):
         resume(tmp_path, "found", {"speed": 2.0, "seeds": (1, 2)})
+
+
+def test_trials_of_chosen_faults_alone_are_made_again():
+    rows = [{"trial": i, "fault": fault} for i in range(2) for fault in ("late", "nan")]
+    asked = FaultsConfig(robot="quadrotor", times=3, faults=("late",))
+    assert remaining(asked, rows) == (rows, [(2, "late")])
+    assert remaining(replace(asked, again=True), rows) == (rows[1::2], [(i, "late") for i in range(3)])

@@ -15,11 +15,13 @@ from controller.cli import main
 from controller.fly import fly
 from controller.pilots import make_pilot
 from controller.ros import bag, convert
-from controller.ros.bench import Bench
+from controller.ros.bench import BACK_S, Bench
 from controller.ros.brains import BRAINS
 from controller.ros.controller_config import ControlConfig
 from controller.ros.flight_config import FlightConfig, make_robot
+from controller.ros.intake import PATIENCE
 from controller.ros.loop import MISS, OPERATOR, RESET, STEP
+from controller.ros.robot_config import LATE_MS
 from robots.bodies import LOAD, VEHICLE
 from robots.quadrotor_condition import parse
 from robots.space import rotation_to_quaternion
@@ -193,6 +195,24 @@ def test_a_state_that_cannot_be_used_is_answered_by_the_guard(bench, fault):
     probe.set("robot", {"fault": "none"})
     bench.running()
     assert all(((c.data >= bench.low) & (c.data <= bench.high)).all() for c in probe.commands)
+
+
+def test_late_states_are_thrown_away_until_there_are_so_many_that_it_is_the_clock(bench):
+    """More misses than the time on the way alone makes: 15 periods without a state, 60 with a late one, then plans from late ones."""
+    probe = bench.probe
+    bench.running()
+    at, way = len(probe.rows), round(LATE_MS / 1e3 / bench.period)
+    probe.set("robot", {"fault": "late"})
+
+    def misses() -> int:
+        return sum(r.kind == MISS for _, r in probe.rows[at:])
+
+    assert probe.spin(60, lambda: misses() > way + PATIENCE // 2)
+    assert probe.spin(60, lambda: probe.rows[-1][1].kind == STEP)
+    assert misses() < way + 1.3 * PATIENCE
+    probe.set("robot", {"fault": "none"})
+    bench.running()
+    assert probe.spin(BACK_S / bench.speed, bench.back) and not probe.crashes
 
 
 def test_plan_reference_and_robot_are_drawn_on_one_topic(bench):
