@@ -45,19 +45,14 @@ from controller.ros.node import (
     Watchdog,
     Worker,
     now_ns,
+    refuse_transitions,
     run_node,
     steady_ns,
 )
 from controller.ros.params import flatten
 
-LIVE = (
-    "controller.",
-    "delay_compensation",
-    "command_delay_ms",
-    "max_delay_ms",
-    "repeat_commands",
-    "marker_hz",
-)  # what may change while it runs
+# What may change while it runs.
+LIVE = ("controller.", "delay_compensation", "command_delay_ms", "max_delay_ms", "repeat_commands", "marker_hz")
 COLOURS = {"plan": (1.0, 0.6, 0.1, 1.0), "reference": (0.2, 0.8, 0.4, 1.0), "path": (0.2, 0.8, 0.4, 0.35)}
 UNPREDICTED = 1.5  # periods; a state that is not predicted over the time until its command acts is too late then
 TIMED = 20  # plans whose median tells how long the next one will take
@@ -69,6 +64,7 @@ class ControllerNode(LifecycleNode):
         self._lock = threading.RLock()
         self._loop: Loop | None = None
         self._active = self._held = False
+        self._activations = 0
         self.settings = Parameters(self, ControlConfig(), self._change)
         self._counts: Counter[str] = Counter()
         self._rows: list[Row] = []
@@ -83,6 +79,7 @@ class ControllerNode(LifecycleNode):
         self._drawn = 0  # [ns]
         for name in ("reset_adaptation", "hold", "resume"):
             self.create_service(Trigger, f"~/{name}", getattr(self, f"_{name}"))
+        refuse_transitions(self)
         self.create_timer(1.0, self._report, clock=STEADY)
         self._worker: Worker | None = None
         self._cores: Cores | None = None
@@ -109,12 +106,8 @@ class ControllerNode(LifecycleNode):
         brain = self._loop.brain
         self._period = round(brain.dt * 1e9)
         self._simulated = bool(self.get_parameter("use_sim_time").value)
-        self._intake = Intake(
-            tuple(brain.inputs),
-            self._period,
-            round(config.slop_ms * 1e6),
-            round(config.max_delay_ms * 1e6),
-        )
+        slop, most = round(config.slop_ms * 1e6), round(config.max_delay_ms * 1e6)
+        self._intake = Intake(tuple(brain.inputs), self._period, slop, most)
         self._command_type = convert.message_type(brain.output)
         self._commands = self.create_publisher(self._command_type, "~/commands", OFFERED)
         self._others = {
@@ -135,6 +128,7 @@ class ControllerNode(LifecycleNode):
         with self._lock:
             self._intake.forget()
             self._active, self._held, self._sent, self._planning = True, False, None, False
+            self._activations += 1
             self._took.clear()
             if self._loop is not None:
                 self._loop.pause()
@@ -146,7 +140,6 @@ class ControllerNode(LifecycleNode):
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._active = False
         self.close()
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
@@ -156,7 +149,8 @@ class ControllerNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._active = False
+        with self._lock:  # a command that is being sent goes out before the answer
+            self._active = False
         return TransitionCallbackReturn.SUCCESS
 
     def close(self) -> None:
@@ -226,13 +220,14 @@ class ControllerNode(LifecycleNode):
             if self.settings.config.lockstep:
                 self._miss(OPERATOR, taken.stamp)
         elif self._worker is not None:
-            self._counts["skipped"] += self._worker.give((state, taken.stamp, received))
+            self._counts["skipped"] += self._worker.give((self._activations, (state, taken.stamp, received)))
 
-    def _plan(self, job: tuple[np.ndarray, int, int]) -> None:
+    def _plan(self, waited: tuple[int, tuple[np.ndarray, int, int]]) -> None:
         """In the worker's thread."""
         cores = self._cores = self._cores or Cores()
+        activation, job = waited
         with self._lock:
-            if not self._active or self._held or self._loop is None:
+            if not self._active or self._held or self._loop is None or activation != self._activations:
                 return
             loop, started = self._loop, now_ns(self)
             loop.command_way = round(1e6 * self.settings.config.command_delay_ms)
@@ -365,8 +360,11 @@ class ControllerNode(LifecycleNode):
 
     def _hold(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         with self._lock:
+            if not self._active:  # it would be forgotten with the next activation
+                response.success, response.message = False, "not active: nothing is sent that could be held"
+                return response
             self._held = True
-            if self._active and self._sent is not None:
+            if self._sent is not None:
                 self._miss(OPERATOR)
         response.success, response.message = True, "holding: the command relaxes to the safe action"
         return response

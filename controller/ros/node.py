@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import rclpy
+from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.executors import Executor
 from rclpy.experimental.events_executor import EventsExecutor
+from rclpy.lifecycle import LifecycleNode
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
@@ -120,6 +122,23 @@ def run_node(argv: list[str], make: Callable[[], Any], loop: Callable[[Any, Exec
             node.close()
             node.destroy_node()
         rclpy.try_shutdown()  # pyright: ignore[reportPrivateImportUsage]
+
+
+def refuse_transitions(node: LifecycleNode) -> None:
+    """Where a transition is asked for that the node's state does not have, rclpy before ros2/rclpy#1319 raises, which ends the node and tells
+    nobody. As in rclcpp, the answer is no and the state stays."""
+    service: Any = node._service_change_state
+    transit = service.callback
+
+    def change(request: ChangeState.Request, response: ChangeState.Response) -> ChangeState.Response:
+        try:
+            return transit(request, response)
+        except RuntimeError as e:  # RCLError
+            node.get_logger().error(f"transition {request.transition.label or request.transition.id} is refused: {e}")
+            response.success = False
+            return response
+
+    service.callback = change
 
 
 class Watchdog:
