@@ -216,9 +216,8 @@ class ControllerNode(LifecycleNode):
                 self._miss(BAD_STATE, taken.stamp)
             return
         self._counts["used"] += 1
-        if self._held:  # the watchdog goes on; in lockstep there is none
-            if self.settings.config.lockstep:
-                self._miss(OPERATOR, taken.stamp)
+        if self._held:
+            self._unplanned(taken.stamp)
         elif self._worker is not None:
             self._counts["skipped"] += self._worker.give((self._activations, (state, taken.stamp, received)))
 
@@ -227,8 +226,10 @@ class ControllerNode(LifecycleNode):
         cores = self._cores = self._cores or Cores()
         activation, job = waited
         with self._lock:
-            if not self._active or self._held or self._loop is None or activation != self._activations:
+            if not self._active or self._loop is None or activation != self._activations:
                 return
+            if self._held:
+                return self._unplanned(job[1])
             loop, started = self._loop, now_ns(self)
             loop.command_way = round(1e6 * self.settings.config.command_delay_ms)
             begun = loop.begin(*job, self._lead(started - job[1]))
@@ -238,8 +239,10 @@ class ControllerNode(LifecycleNode):
         finally:
             self._planning = False
         with self._lock:
-            if not self._active or self._held or loop is not self._loop:
+            if not self._active or loop is not self._loop:
                 return
+            if self._held:
+                return self._unplanned(job[1])
             done = now_ns(self)
             self._took.append(done - started)
             action, row = loop.finish(begun, planned, done, cores.waited_ms())
@@ -250,6 +253,11 @@ class ControllerNode(LifecycleNode):
         self._prepare(loop)  # when the command is out
         self._draw(loop)
         cores.waited_ms()  # from here on it counts for the next state
+
+    def _unplanned(self, stamp: int) -> None:
+        """Of a state while the operator holds: the watchdog goes on; in lockstep there is none, and the robot waits for its answer."""
+        if self.settings.config.lockstep:
+            self._miss(OPERATOR, stamp)
 
     def _failed(self, e: Exception) -> None:
         """Whatever the maths did, the watchdog goes on and the next state is tried."""
@@ -364,7 +372,7 @@ class ControllerNode(LifecycleNode):
                 response.success, response.message = False, "not active: nothing is sent that could be held"
                 return response
             self._held = True
-            if self._sent is not None:
+            if self._sent is not None and not self.settings.config.lockstep:  # there one command answers one state
                 self._miss(OPERATOR)
         response.success, response.message = True, "holding: the command relaxes to the safe action"
         return response

@@ -1,0 +1,113 @@
+"""Two robots in two namespaces of one domain: each controller commands its own, and nothing crosses."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed here; valid: pip install 'sealegs[ros]'")
+
+import rclpy
+from lockstep import CONFIG
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from std_msgs.msg import Float64MultiArray
+from std_srvs.srv import Trigger
+
+from controller.config import make_controller
+from controller.ros import convert
+from controller.ros.bench import QUICK
+from controller.ros.commands import Nodes
+from controller.ros.loop import MISS, OPERATOR, STEP, Row
+from controller.ros.node import EVERYTHING
+from controller.run import episodes
+from robots.ant import Ant
+from robots.condition import parse
+
+SEEDS = {"left": 3, "right": 4}
+STEPS = 40
+SHARED = {"/diagnostics", "/clock", "/parameter_events", "/rosout"}  # ROS's own, absolute by convention
+
+
+class Watcher(Node):
+    """Commands and telemetry of both robots, by namespace."""
+
+    def __init__(self, context: Context):
+        super().__init__("watcher", context=context)
+        self.commands: dict[str, list[tuple[convert.Label | None, np.ndarray]]] = {ns: [] for ns in SEEDS}
+        self.rows: dict[str, list[Row]] = {ns: [] for ns in SEEDS}
+        for ns in SEEDS:
+            for topic, take in (("commands", self._command), ("telemetry", self._row)):
+                name = f"/{ns}/sealegs_controller/{topic}"
+                self.create_subscription(Float64MultiArray, name, lambda m, ns=ns, take=take: take(ns, m), EVERYTHING)
+        self._spinner = SingleThreadedExecutor(context=context)
+        self._spinner.add_node(self)
+
+    def _command(self, ns: str, m: Float64MultiArray) -> None:
+        self.commands[ns].append((convert.label_of(m), np.array(m.data)))
+
+    def _row(self, ns: str, m: Float64MultiArray) -> None:
+        self.rows[ns].append(Row(**convert.table(m)))
+
+    def spin(self, until) -> bool:
+        end = time.monotonic() + 60
+        while not (done := until()) and time.monotonic() < end:
+            self._spinner.spin_once(timeout_sec=0.02)
+        return done
+
+
+@pytest.fixture
+def watcher(domain) -> Iterator[Watcher]:
+    context = Context()
+    rclpy.init(context=context, domain_id=domain)
+    made = Watcher(context)
+    yield made
+    made.destroy_node()
+    rclpy.try_shutdown(context=context)
+
+
+def folder(path: Path, name: str) -> Path:
+    (path / name).mkdir()
+    return path / name
+
+
+def test_each_controller_commands_its_own_robot_alone(tmp_path, domain, watcher):
+    sides = {ns: Nodes(folder(tmp_path, ns), domain, ns) for ns in SEEDS}
+    try:
+        for ns, nodes in sides.items():
+            control = {"robot": "ant", "seed": SEEDS[ns], "lockstep": True, "autostart": True, **QUICK}
+            nodes.start("controller", control)
+        for ns, nodes in sides.items():
+            nodes.wait_for("controller", "active")
+            nodes.start("robot", {"robot": "ant", "seed": SEEDS[ns], "mode": "lockstep", "listeners": 1})
+        assert watcher.spin(lambda: all(len(c) >= STEPS for c in watcher.commands.values()))
+
+        topics = {name for name, _ in watcher.get_topic_names_and_types()}
+        services = {name for name, _ in watcher.get_service_names_and_types() if "/watcher/" not in name}
+        for ns in SEEDS:
+            assert {f"/{ns}/{x}" for x in ("odom", "joint_states", "sealegs_controller/commands")} <= topics
+            assert {f"/{ns}/sealegs_controller/{x}" for x in ("hold", "change_state", "set_parameters")} <= services
+        assert not {x for x in topics - SHARED | services if x.split("/")[1] not in SEEDS}
+
+        for name in ("hold", "resume") * 4 + ("hold",):  # whatever is being planned, every state gets its answer
+            service = watcher.create_client(Trigger, f"/left/sealegs_controller/{name}")
+            assert watcher.spin(service.service_is_ready)
+            answer = service.call_async(Trigger.Request())
+            assert watcher.spin(answer.done) and answer.result().success
+            n = len(watcher.rows["left"])
+            assert watcher.spin(lambda n=n: len(watcher.rows["left"]) > n + 3), name
+        seen = {ns: len(rows) for ns, rows in watcher.rows.items()}
+        assert watcher.spin(lambda: all(len(rows) >= seen[ns] + 20 for ns, rows in watcher.rows.items()))
+        kinds = {ns: {(r.kind, r.cause) for r in rows[seen[ns] + 2 :]} for ns, rows in watcher.rows.items()}
+        assert kinds["left"] == {(MISS, OPERATOR)} and {kind for kind, _ in kinds["right"]} == {STEP}
+    finally:
+        for nodes in sides.values():
+            nodes.stop(*nodes.processes)
+    ant = Ant(threads=1)
+    for ns, seed in SEEDS.items():
+        alone = episodes(make_controller(ant, CONFIG), ant, [parse("healthy")], [seed], STEPS, threads=1).a[0]
+        sent = [(label.seq, a) for label, a in watcher.commands[ns] if label is not None and label.seq <= STEPS]
+        assert len(sent) > STEPS // 2 and all(np.array_equal(a, alone[seq - 1]) for seq, a in sent)
