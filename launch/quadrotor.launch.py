@@ -34,6 +34,7 @@ ARGUMENTS = {
     "namespace": ("", "of both nodes: two robots at once need two"),
     "mode": ("real", "real, fast (with /clock) or lockstep"),
     "speed": ("5.0", "of mode:=fast, in multiples of real time"),
+    "clock": ("/clock", "topic of the time in mode:=fast: two robots at once need two"),
     "seed": ("0", "of the start, the random trajectory, and what sensors and network do"),
     "steps": ("0", "control periods after which everything ends; 0: never"),
     "record": ("", "a folder for a recording; it must not be there yet"),
@@ -61,7 +62,8 @@ def generate_launch_description() -> LaunchDescription:
     lockstep = ParameterValue(PythonExpression(["'", given["mode"], "' == 'lockstep'"]), value_type=bool)
     recording = PythonExpression(["'", given["record"], "' != ''"])
     listeners = ParameterValue(PythonExpression(["2 if '", given["record"], "' else 1"]), value_type=int)
-    common = {"package": "sealegs", "namespace": given["namespace"], "output": "screen"}
+    clock = [("/clock", given["clock"])]
+    common = {"package": "sealegs", "namespace": given["namespace"], "output": "screen", "remappings": clock}
     controller = Node(
         executable="controller_node", **common,
         parameters=[

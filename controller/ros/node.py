@@ -83,6 +83,20 @@ def steady_ns(node: Node) -> int:
     return now_ns(node) if node.get_parameter("use_sim_time").value else time.monotonic_ns()
 
 
+def other_clock(node: Node, topic: str) -> str:
+    """Who beside this node publishes the time, in a sentence; empty where nobody does."""
+    me = node.get_fully_qualified_name()
+    names = [f"{p.node_namespace.rstrip('/')}/{p.node_name}" for p in node.get_publishers_info_by_topic(topic)]
+    if len(names) < 2:
+        return ""
+    # DDS tells of a topic before it tells of the node's name.
+    other = next((name for name in names if name != me and "UNKNOWN" not in name), "another node")
+    return (
+        f"{topic} is published by {other}, too, and two times on one topic jump to and fro; valid: mode lockstep or real, a ROS_DOMAIN_ID of "
+        "its own, or a clock of its own for all nodes of this robot (-r /clock:=clock, clock:=NAME of the launch file)"
+    )
+
+
 def over_udp() -> None:
     """Fast DDS without its shared memory, unless the user chose its transports: there every publisher of a process waits while a newcomer's port is
     not ready, which was seen to take 340 ms, and nothing of the process goes on meanwhile. To be called before rclpy.init."""

@@ -1,7 +1,7 @@
 """A simulated robot behind the topics of a real one.
 
     real      in real time: physics in steps of a fifth of a period, the command that is in force acts
-    fast      the same at `speed` times real time, with /clock; the controller then needs use_sim_time
+    fast      the same at `speed` times real time, with /clock, which nobody else may publish; the controller then needs use_sim_time
     lockstep  a state, then the command that answers it, then the next state: the same seed gives the same run
 
 Without a command for 2 periods the safe action acts. `condition` changes live and is announced on ~/condition (latched, JSON). What the
@@ -25,13 +25,14 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from controller.config import UsageError
 from controller.ros import convert
-from controller.ros.node import LATCHED, NEWEST, OFFERED, STEADY, Parameters, run_node
+from controller.ros.node import LATCHED, NEWEST, OFFERED, STEADY, Parameters, other_clock, run_node
 from controller.ros.plants import PLANTS
 from controller.ros.robot_config import LATE_MS, OVERTAKEN, SILENCE, Fault, RobotConfig
 from controller.ros.shapes import Shape
 from controller.ros.stop import STOP
 
 AGAIN = 0.2  # [s] after which an unanswered state is sent again in lockstep
+NEW = 5.0  # [s] in which who finds that /clock is published already gives way; DDS takes up to 3 s to say so
 FIXED = ("robot", "seed", "mode", "speed", "steps", "stand", "listeners", "engine", "marker_hz")  # read at the start
 RED, GREY = (0.9, 0.2, 0.15, 1.0), (0.75, 0.6, 0.4, 1.0)
 
@@ -194,6 +195,10 @@ class RobotNode(Node):
             message.clock.sec, message.clock.nanosec = divmod(self.now, 1_000_000_000)
             self._ticks.publish(message)
 
+    def other_clock(self) -> str:
+        """Why the time cannot be told, in a sentence; empty where it can."""
+        return "" if self._ticks is None else other_clock(self, self._ticks.topic_name)
+
     def _disturb(self, what: str, x: np.ndarray) -> np.ndarray:
         config = self.settings.config
         sigma, grain = getattr(config.noise, what), getattr(config.resolution, what)
@@ -231,7 +236,7 @@ class RobotNode(Node):
 
     def _report(self) -> None:
         counts, self._counts = self._counts, Counter()
-        trouble = self.plant.trouble() if self.plant is not None else ""
+        trouble = (self.plant.trouble() if self.plant is not None else "") or self.other_clock()
         level = (
             DiagnosticStatus.ERROR
             if counts["silent"] or trouble
@@ -308,7 +313,7 @@ def wait(node: RobotNode, executor: Executor) -> None:
 
 
 def timed(node: RobotNode, executor: Executor) -> int:
-    """Real time, or a multiple of it."""
+    """Real time, or a multiple of it. Raises UsageError where another node publishes the clock."""
     plant, config = node.plant, node.config
     assert plant is not None
     speed = config.speed if config.mode == "fast" else 1.0
@@ -324,7 +329,10 @@ def timed(node: RobotNode, executor: Executor) -> int:
     def wall(at: int) -> int:  # the robot's time -> [ns] from now until then
         return begun + round((at - origin) / speed) - time.monotonic_ns()
 
+    new = time.monotonic() + NEW
     while not STOP.is_set() and not (config.steps and node.step >= config.steps):
+        if tick % plant.substeps == 0 and time.monotonic() < new and (other := node.other_clock()):
+            raise UsageError(other)
         target = origin + tick * grain
         if (late := -wall(target)) > slack / speed:
             begun += late

@@ -1,5 +1,7 @@
 """Two robots in two namespaces of one domain: each controller commands its own, and nothing crosses."""
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +25,7 @@ from controller.ros.bench import QUICK
 from controller.ros.commands import Nodes
 from controller.ros.loop import MISS, OPERATOR, STEP, Row
 from controller.ros.node import EVERYTHING
+from controller.ros.robot_node import NEW
 from controller.run import episodes
 from robots.ant import Ant
 from robots.condition import parse
@@ -111,3 +114,38 @@ def test_each_controller_commands_its_own_robot_alone(tmp_path, domain, watcher)
         alone = episodes(make_controller(ant, CONFIG), ant, [parse("healthy")], [seed], STEPS, threads=1).a[0]
         sent = [(label.seq, a) for label, a in watcher.commands[ns] if label is not None and label.seq <= STEPS]
         assert len(sent) > STEPS // 2 and all(np.array_equal(a, alone[seq - 1]) for seq, a in sent)
+
+
+def test_one_clock_is_one_robots_and_a_second_robot_may_have_its_own(tmp_path, domain, watcher):
+    fast = {"robot": "ant", "mode": "fast", "speed": 0.2}
+    left, right = (Nodes(folder(tmp_path, ns), domain, ns) for ns in SEEDS)
+    others: list[subprocess.Popen[bytes]] = []
+    try:
+        left.start("robot", fast)
+        assert watcher.spin(lambda: watcher.count_publishers("/clock") == 1)
+        end = time.monotonic() + 1.2 * NEW  # before, both would give way
+        assert watcher.spin(lambda: time.monotonic() > end)
+        right.start("robot", fast)
+        assert right.processes["robot"].wait(60) == 2
+        (said,) = [x for x in right.output("robot").splitlines() if x.startswith("sealegs: ")]
+        words = ("/clock is published by ", "valid: mode lockstep or real", "-r /clock:=clock")
+        assert all(x in said for x in words), said
+        assert left.processes["robot"].poll() is None
+
+        for name, values in (("controller", {"autostart": True, "use_sim_time": True, **QUICK}), ("robot", fast)):
+            given = [x for k, v in values.items() for x in ("-p", f"{k}:={str(v).lower()}")]
+            argv = [
+                sys.executable, "-m", "controller.ros", name, "--ros-args", "-r", "__ns:=/right", "-r", "/clock:=clock",
+                *given,
+            ]  # fmt: skip
+            others.append(subprocess.Popen(argv, env=right._env, start_new_session=True))
+        assert watcher.spin(lambda: sum(r.kind == STEP for r in watcher.rows["right"]) > 8)
+        assert watcher.count_publishers("/clock") == watcher.count_publishers("/right/clock") == 1
+        steps = np.diff([r.sent_s for r in watcher.rows["right"]])
+        assert steps.min() > 0 and steps.max() < 3 * Ant.dt
+    finally:
+        for process in others:
+            process.terminate()
+            process.wait(20)
+        for nodes in (left, right):
+            nodes.stop(*nodes.processes)
