@@ -168,7 +168,10 @@ class ControllerNode(LifecycleNode):
         for i in range(warm):
             memory = brain.step(memory, brain.rest(), round(i * brain.dt * 1e9), None)[1]
         with self._lock:
-            self._loop = Loop(brain, config.seed, time.time_ns() // 1_000_000)
+            run = time.time_ns() // 1_000_000
+            if self._loop is not None:  # newer, also where the system's clock was set back
+                run = max(run, self._loop.run + 1)
+            self._loop = Loop(brain, config.seed, run)
         path, sha256 = checkpoint_of(config)
         record = {
             "run": self._loop.run, "weights": str(path), "sha256": sha256, "dt": brain.dt,

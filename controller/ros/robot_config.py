@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from controller.ros.controller_config import ControlConfig
+from controller.ros.convert import Label
 from controller.ros.flight_config import FlightConfig
 
 Fault = Literal["none", "nan", "names", "order", "repeat", "reorder", "late", "missing", "clock"]
@@ -11,6 +12,22 @@ Fault = Literal["none", "nan", "names", "order", "repeat", "reorder", "late", "m
 SILENCE = 2.0  # periods without a command, after which the safe action acts
 OVERTAKEN = 5  # a command that less than so many newer ones have overtaken tells that the controller lives, for as many periods after the newest
 LATE_MS = 2 * ControlConfig.max_delay_ms  # of the fault `late`: whatever the period, such a state is thrown away
+
+
+def overtaken(label: Label | None, newest: Label | None, since: float) -> bool:
+    """Whether a command comes after a newer one, `newest`, which was obeyed `since` periods ago: it is not to be obeyed. An older run's is not
+    while the newer run lives: a controller that starts anew, also with other settings, leaves commands of its last run on their way."""
+    if label is None or newest is None:
+        return False
+    return label.seq <= newest.seq if label.run == newest.run else label.run < newest.run and since < OVERTAKEN
+
+
+def tells_of_life(label: Label | None, newest: Label | None, since: float) -> bool:
+    """Of an overtaken command: whether it ends a silence, since who sent it lived a moment ago. Not for long: what goes on sending one old
+    command, a relay say, is not the controller."""
+    if label is None or newest is None or label.run != newest.run:
+        return False
+    return newest.seq - label.seq < OVERTAKEN and since < OVERTAKEN
 
 
 @dataclass(frozen=True)

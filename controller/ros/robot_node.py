@@ -27,7 +27,7 @@ from controller.config import UsageError
 from controller.ros import convert
 from controller.ros.node import LATCHED, NEWEST, OFFERED, STEADY, Parameters, other_clock, run_node
 from controller.ros.plants import PLANTS
-from controller.ros.robot_config import LATE_MS, OVERTAKEN, SILENCE, Fault, RobotConfig
+from controller.ros.robot_config import LATE_MS, SILENCE, Fault, RobotConfig, overtaken, tells_of_life
 from controller.ros.shapes import Shape
 from controller.ros.stop import STOP
 
@@ -119,16 +119,10 @@ class RobotNode(Node):
     def _obey(self, message: Any) -> None:
         assert self.plant is not None
         label = convert.label_of(message)
-        if (
-            label is not None
-            and self._label is not None
-            and label.run == self._label.run
-            and label.seq <= self._label.seq
-        ):
-            # Not obeyed, but where commands overtake each other it is no silence either: whoever sent it lived a moment ago. Not for
-            # long: what goes on sending one old command, a relay say, is not the controller.
+        since = (self.now - self._obeyed) / self.period
+        if overtaken(label, self._label, since):
             self._counts["stale"] += 1
-            if self._label.seq - label.seq < OVERTAKEN and self.now - self._obeyed < OVERTAKEN * self.period:
+            if tells_of_life(label, self._label, since):
                 self.heard = self.now
             return
         try:

@@ -19,6 +19,7 @@ from controller.ros import convert
 from controller.ros.bench import QUICK, Bench
 from controller.ros.faults import NONSENSE, STATE_FAULTS, TRIALS
 from controller.ros.loop import MISS, OPERATOR, RESET, STATE, STEP
+from controller.ros.robot_config import OVERTAKEN, overtaken, tells_of_life
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +108,34 @@ def test_one_old_command_that_is_sent_on_and_on_is_silence(bench):
     bench.start("controller")
     bench.running()
     assert len(late) > 3 and not any(effort.any() for effort in late)
+
+
+def test_a_command_of_the_run_before_a_change_of_settings_is_not_obeyed(bench):
+    probe = bench.probe
+    old = probe.commands[-1].label
+    assert probe.set("controller", {"controller.planner.samples": 17}) == []
+    assert probe.spin(60, lambda: probe.commands[-1].label.run != old.run)
+    relay = probe.create_publisher(Float64MultiArray, "sealegs_controller/commands", 10)
+    message = Float64MultiArray()
+    convert.fill_command(message, np.full(8, 0.625), old._replace(seq=old.seq + 3), MultiArrayDimension())
+    begun, seen = time.monotonic(), len(probe.efforts)
+    while time.monotonic() < begun + 1.0 / bench.speed:
+        relay.publish(message)
+        probe.spin(0.02)
+    probe.destroy_publisher(relay)
+    assert probe.set("controller", {"controller.planner.samples": QUICK["controller.planner.samples"]}) == []
+    bench.running()
+    efforts = [effort for _, effort in probe.efforts[seen:]]
+    assert len(efforts) > 10 and not any(np.allclose(effort, 0.625) for effort in efforts)
+
+
+def test_a_newer_run_gives_way_to_an_older_one_only_when_it_is_gone():
+    old, new = convert.Label(1, 9, 0), convert.Label(2, 1, 0)
+    assert overtaken(old, new, 0.5) and overtaken(old, new, OVERTAKEN - 0.1) and not overtaken(old, new, OVERTAKEN)
+    assert not overtaken(new, old, 0.5) and not overtaken(None, new, 0.5) and not overtaken(old, None, 0.5)
+    assert overtaken(old, old, 100.0) and not overtaken(old._replace(seq=10), old, 0.0)
+    assert tells_of_life(old, old._replace(seq=12), 1.0) and not tells_of_life(old, old._replace(seq=14), 1.0)
+    assert not tells_of_life(old, new, 0.5) and not tells_of_life(old, old, OVERTAKEN)
 
 
 def test_a_command_is_sent_again_as_often_as_asked(bench):
