@@ -1,7 +1,8 @@
 """`sealegs collect --from-bag`: a recording, of a simulated robot or a real one, as transitions for `train`. Needs no ROS.
 
 A transition is two states a period apart and the mean of the commands that acted in between: from when each was sent, which telemetry says, until
-the next one was. Where no telemetry was recorded, a command acts from when it was recorded, on the clock of the state recorded before it.
+the next one was. Where no telemetry was recorded, a command acts from when it was recorded, on the clock of the state recorded before it; one that
+newer ones have overtaken does not act, as the robot does not obey it.
 States before the first command and after the last are left out. An episode ends where the robot's condition was changed, and after EPISODE steps.
 """
 
@@ -21,6 +22,7 @@ from controller.ros.acting import Acting
 from controller.ros.brains import decode_ant, read_ant
 from controller.ros.intake import Intake, Taken
 from controller.ros.loop import MISS, STEP, TOLERANCE, Row
+from controller.ros.robot_config import overtaken, tells_of_life
 from controller.ros.topics import TOPICS
 from dynamics import data
 from robots.ant import Ant
@@ -134,16 +136,24 @@ def _states(r: Recording, skip: bool) -> list[tuple[int, np.ndarray]]:
 
 def _acting(r: Recording) -> tuple[Acting, list[int]]:
     """The commands and the times from which they act, ascending [ns]."""
+    period = round(1e9 * Ant.dt)
     times: dict[int, np.ndarray] = {}
-    for recorded, label, command in r.commands:
+    newest, obeyed, acts = None, 0, np.full(Ant.space.n_action, np.nan)
+    for recorded, label, sent in r.commands:
         row = None if label is None else r.rows.get((label.run, label.seq))
-        at = recorded
+        at, command = recorded, sent
         if label is not None and r.lockstep:
             at = label.stamp
         elif row is not None and row.kind in (STEP, MISS) and np.isfinite(row.acts_us):
             at = row.stamp + 1000 * int(row.acts_us)
+        elif overtaken(label, newest, since := (at - obeyed) / period):
+            if not tells_of_life(label, newest, since):
+                continue
+            command = acts
+        else:
+            newest, obeyed, acts = label, at, command
         times[at] = command  # what was sent again is the same
-    acting = Acting(round(1e9 * Ant.dt), len(times))
+    acting = Acting(period, len(times))
     for seq, at in enumerate(sorted(times)):
         acting.add(seq, at, times[at])
     return acting, sorted(times)

@@ -16,7 +16,7 @@ from controller.ros.brains import BRAINS
 from controller.ros.controller_config import ControlConfig
 from controller.ros.intake import Intake, Taken
 from controller.ros.loop import LATE, MISS, RESET, STATE, STEP, Loop, Row
-from controller.ros.params import update
+from controller.ros.params import flatten, update
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def runs(path: Path) -> Iterator[tuple[Loop, Run]]:
         raise UsageError(
             f"{path} holds no settings of a controller (topic ~/config); valid: a recording made by `sealegs ros ROBOT --record DIR`"
         )
-    loops = {run: _loop(r.config) for run, r in found.items()}
+    loops = {run: _loop(path, r.config) for run, r in found.items()}
     for m in messages:
         if m.topic.endswith("/telemetry"):
             row = Row(**convert.table(m.content))
@@ -67,7 +67,12 @@ def runs(path: Path) -> Iterator[tuple[Loop, Run]]:
         yield loops[run], r
 
 
-def _loop(record: dict[str, Any]) -> Loop:
+def _loop(path: Path, record: dict[str, Any]) -> Loop:
+    if unknown := sorted(set(record["config"]) - set(flatten(ControlConfig()))):
+        raise UsageError(
+            f"{path} was recorded by a controller of another version: its parameter {unknown[0]!r} is not known here; valid: a recording of "
+            "this version, or replay by the version that made it"
+        )
     config = update(ControlConfig(), record["config"])
     weights = Path(record["weights"])
     if not weights.is_file():

@@ -65,6 +65,29 @@ def test_what_was_recorded_is_what_training_reads(recording, tmp_path, capsys):
     assert summary["conditions"] == [CONDITION] and summary["transitions"] == STEPS - 1
 
 
+def test_without_telemetry_an_overtaken_command_does_not_act(recording, tmp_path):
+    """As the robot obeys none that comes after a newer one. Without the settings, too, the recording's times count."""
+    kept = [
+        m
+        for m in bag.read(recording)
+        if m.topic.rsplit("/", 1)[1] in TYPES and not m.topic.endswith(("/telemetry", "/config"))
+    ]
+    sent = [m for m in kept if m.topic.endswith("/commands")]
+    late = [sent[i]._replace(time=sent[i + 2].time + 1000) for i in (20, 50, 60)]
+    found = []
+    for name, messages in (("in-order", kept), ("overtaken", sorted((*kept, *late), key=lambda m: m.time))):
+        copy = bag.Bag(tmp_path / name)
+        for topic in dict.fromkeys(m.topic for m in messages):
+            copy.add(topic, TYPES[topic.rsplit("/", 1)[1]])
+        for m in messages:
+            copy.write(m.topic, m.time, m.content)
+        copy.close()
+        main(["collect", "ant", "--from-bag", str(tmp_path / name), "--out", str(tmp_path / f"{name}-data")])
+        found.append(rows(tmp_path / f"{name}-data").a.numpy())
+    assert len(found[0]) == len(found[1]) > STEPS - 5
+    np.testing.assert_allclose(found[0], found[1], atol=1e-6)
+
+
 def test_train_takes_it(recording, tmp_path):
     for _ in range(4):  # eight episodes, the fewest of which `train` holds one out
         main(["collect", "ant", "--from-bag", str(recording), "--out", str(tmp_path / "data")])

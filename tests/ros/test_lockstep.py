@@ -68,6 +68,23 @@ def test_replay_of_a_changed_recording_says_so(recording, tmp_path, capsys):
     assert identical >= 50  # those before the change
 
 
+def test_replay_of_another_versions_recording_names_the_parameter_that_is_not_known(recording, tmp_path, capsys):
+    """As of those from before `max_delay_ms`, which was `max_delay_periods` then. In one sentence, not with every parameter that there is."""
+    copy = bag.Bag(tmp_path / "old")
+    for m in bag.read(recording):
+        if m.topic.endswith("/config"):
+            copy.add(m.topic, "std_msgs/msg/String")
+            copy.write(
+                m.topic, m.time, replace(m.content, data=m.content.data.replace("max_delay_ms", "max_delay_periods"))
+            )
+    copy.close()
+    with pytest.raises(SystemExit) as stopped:
+        main(["replay", str(tmp_path / "old")])
+    said = capsys.readouterr().err.strip()
+    assert stopped.value.code == 2 and "'max_delay_periods' is not known here" in said and "another version" in said
+    assert str(tmp_path / "old") in said and "\n" not in said and len(said) < 500
+
+
 def test_the_report_counts_what_happened(recording, tmp_path):
     main(["hil-report", str(recording), "--out", str(tmp_path / "report")])
     report = json.loads((tmp_path / "report/report.json").read_text())
