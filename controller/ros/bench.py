@@ -39,6 +39,7 @@ STALE = 2.0  # periods
 SILENT = 2.0  # periods
 KILLED = ("controller-killed", "controller-interrupted")
 PATIENCE_S = 30.0  # for a node to start
+SET_BACK = 250_000_000  # [ns]
 QUICK = {"controller.planner.samples": 16, "controller.planner.horizon": 3, "controller.planner.iterations": 1}
 NEAR_M, CALM_M_S, BACK_S = 0.3, 0.3, 10.0  # a quadrotor is back where it is this near and this slow, within this time
 HOVER = {"flight.trajectory": "hover"}  # of both nodes: where nobody controls it for long, it is to stay near
@@ -226,7 +227,9 @@ class Bench:
 
     def _moved_in_silence(self) -> float:
         """How long after its last command the robot was seen to act, beyond what it may, while the controller was away [s]; 0: not."""
-        commands = self.probe.commands
+        # A robot that was started again began its stamps anew: what an earlier one did is not this one's.
+        commands = self.probe.commands[began([c.label.stamp for c in self.probe.commands]) :]
+        efforts = self.probe.efforts[began([stamp for stamp, _ in self.probe.efforts]) :]
         run = commands[-1].label.run
         first = next(c.label for c in commands if c.label.run == run)
         # Commands that came before the probe knew of the new node, of which no two are further apart than STALE periods.
@@ -235,8 +238,11 @@ class Bench:
         last = max((s for s in before if s < after), default=after)
         # One period until the command acts, SILENT until it does so no more, one until the state shows it.
         late = [
-            s - last
-            for s, effort in self.probe.efforts
-            if last + (SILENT + 2) * 1e9 * self.period < s < after and effort.any()
+            s - last for s, effort in efforts if last + (SILENT + 2) * 1e9 * self.period < s < after and effort.any()
         ]
         return max(late, default=0) / 1e9
+
+
+def began(stamps: list[int]) -> int:
+    """Where the last time line begins: stamps [ns] after the last that are set back, by more than messages overtake each other."""
+    return max((i for i, (a, b) in enumerate(itertools.pairwise(stamps), 1) if a - b > SET_BACK), default=0)

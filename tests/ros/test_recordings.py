@@ -18,6 +18,7 @@ from controller.cli import main
 from controller.config import UsageError
 from controller.ros import bag
 from controller.ros.bag import Bag
+from controller.ros.bench import began
 from controller.ros.faults import FaultsConfig, remaining, small_disk
 from controller.ros.keep import keep, resume
 
@@ -88,3 +89,10 @@ def test_trials_of_chosen_faults_alone_are_made_again():
     asked = FaultsConfig(robot="quadrotor", times=3, faults=("late",))
     assert remaining(asked, rows) == (rows, [(2, "late")])
     assert remaining(replace(asked, again=True), rows) == (rows[1::2], [(i, "late") for i in range(3)])
+
+
+def test_a_trial_is_judged_by_the_last_of_several_robots():
+    """Stamps that are set back by a period or two are messages that overtook each other."""
+    s = 1_000_000_000
+    assert began([]) == 0 and began([s, 2 * s, 2 * s - s // 10, 3 * s]) == 0
+    assert began([s, 2 * s, 0, s, 2 * s, s // 2, s]) == 5
