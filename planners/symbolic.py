@@ -7,6 +7,8 @@ from typing import Any
 import casadi
 import numpy as np
 
+from planners.compiled import compiled
+
 Map = Callable[[casadi.SX, casadi.SX], casadi.SX]
 
 
@@ -15,8 +17,8 @@ class Symbolic:
     than the function. Every thread has buffers of its own."""
 
     def __init__(self, function: casadi.Function):
-        """All inputs are columns; outputs dense, columns or matrices."""
-        self.function = function
+        """All inputs are columns; outputs dense, columns or matrices. A long function is compiled, which takes seconds once on a machine."""
+        self.function = compiled(function)
         self._threads = threading.local()
 
     def __call__(self, *inputs: np.ndarray) -> list[np.ndarray]:
