@@ -33,57 +33,65 @@ def tune_filter(
             stay = torch.arange(sequences) % 2 == 0
             at = torch.where(stay & _room(rows, pieces[0][1], 2 * length), pieces[0][1] + length, at)
         _, t = window(rows, at, 0, length)
-        gain = torch.ones(sequences, model.space.n_action)
+        gain = model.neutral.expand(sequences, -1)
         for _ in range(3):
             h, r = normal_equations(model, theta.net, theta.norm, theta.meta["effectiveness.sigma"], gain, t)
-            gain = solve(h.sum(1) / 10.0, r.sum(1) / 10.0, torch.full((model.space.n_action,), 0.5))
+            gain = solve(model, h.sum(1) / 10.0, r.sum(1) / 10.0, torch.full((model.n_acting,), 0.5))
         h, r = normal_equations(model, theta.net, theta.norm, theta.meta["effectiveness.sigma"], gain, t)
         pieces.append(((h, r), at))
     h = torch.cat([p[0][0] for p in pieces], 1)  # (n, 2 length, a, a)
     r = torch.cat([p[0][1] for p in pieces], 1)
-    meta = theta.meta
+    meta, motors = theta.meta, model.space.n_action
     free = {
         "gamma": torch.logit(meta["effectiveness.gamma"]).clone(),
         "inflation": meta["effectiveness.inflation"].log().clone(),
-        "precision": meta["effectiveness.precision"].log().mean().clone(),
+        "precision": meta["effectiveness.precision"][:motors].log().mean().clone(),
     }
+    if model.body:
+        free["body"] = meta["effectiveness.precision"][motors:].log().mean().clone()
     train_half, held = slice(0, None, 2), slice(1, None, 2)
     for w in free.values():
         w.requires_grad_()
     optimiser = torch.optim.Adam(list(free.values()), lr=0.05)
-    first = float(_filter_error(free, h[held], r[held]).detach())
+    first = float(_filter_error(model, free, h[held], r[held]).detach())
     best, best_loss = {k: w.detach().clone() for k, w in free.items()}, first
     for step in range(1, steps + 1):
-        loss = _filter_error(free, h[train_half], r[train_half])
+        loss = _filter_error(model, free, h[train_half], r[train_half])
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         if step % 20 == 0:
             with torch.no_grad():
-                now = float(_filter_error(free, h[held], r[held]))
+                now = float(_filter_error(model, free, h[held], r[held]))
             if now < best_loss:
                 best, best_loss = {k: w.detach().clone() for k, w in free.items()}, now
             progress("train effectiveness", step, steps)
     learned = {
         "effectiveness.gamma": best["gamma"].sigmoid(),
         "effectiveness.inflation": best["inflation"].exp(),
-        "effectiveness.precision": best["precision"].exp().expand(model.space.n_action).clone(),
+        "effectiveness.precision": _precision(model, best),
     }
-    record = {"validation_before": first, "validation": best_loss} | {
-        k.split(".")[1]: float(v.mean()) for k, v in learned.items()
-    }
+    record = {"validation_before": first, "validation": best_loss} | {k: float(v) for k, v in best.items()}
     return theta._replace(meta=meta | learned), record
 
 
-def _filter_error(free: dict[str, Tensor], h: Tensor, r: Tensor) -> Tensor:
+def _precision(model: MLP, free: dict[str, Tensor]) -> Tensor:
+    """(n_acting,) one for all motors, one for all parameters of the body."""
+    parts = [free["precision"].expand(model.space.n_action)]
+    if model.body:
+        parts.append(free["body"].expand(model.body))
+    return torch.cat(parts).exp()
+
+
+def _filter_error(model: MLP, free: dict[str, Tensor], h: Tensor, r: Tensor) -> Tensor:
     """Mean of (g^T H g - 2 g^T r) of the next transition under the gains filtered so far: its squared error, up to a constant."""
     n, length, a, _ = h.shape
     gamma, c = free["gamma"].sigmoid(), free["inflation"].exp()
-    precision = free["precision"].exp().expand(a)
+    precision = _precision(model, free)
     hs, rs = torch.zeros(n, a, a), torch.zeros(n, a)
     gains = []
     for t in range(length):
-        g = torch.linalg.solve(hs / c + torch.diag_embed(precision.expand(n, a)), rs / c + precision)
+        g = torch.linalg.solve(hs / c + torch.diag_embed(precision.expand(n, a)), rs / c + precision * model.neutral)
         gains.append(g)
         hs = gamma * hs + h[:, t]
         rs = gamma * rs + r[:, t]
