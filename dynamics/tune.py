@@ -71,7 +71,9 @@ def tune_filter(
         "effectiveness.inflation": best["inflation"].exp(),
         "effectiveness.precision": _precision(model, best),
     }
-    record = {"validation_before": first, "validation": best_loss} | {k: float(v) for k, v in best.items()}
+    record = {"validation_before": first, "validation": best_loss} | {
+        k: float(best[k].sigmoid() if k == "gamma" else best[k].exp()) for k in best
+    }
     return theta._replace(meta=meta | learned), record
 
 
