@@ -12,7 +12,8 @@ model of fault-tolerant control (Zhang and Jiang 2008).
 sigma is the residual the model leaves on its training data, c inflates it because residuals are correlated in time and across outputs.
 
 Where the network is conditioned on parameters of the body (MLP.body), g holds them behind the gains, about 0 in the place of 1: a change of the
-body that training named in its recordings is found in the same way.
+body that training named in its recordings is found in the same way. A transition says less of the body than of a motor, so each kind forgets at
+its own rate (vector forgetting: Parkum, Poulsen and Holst 1992), see `discounted`.
 """
 
 from dataclasses import dataclass
@@ -65,6 +66,14 @@ def normal_equations(
     return h_t, r_t
 
 
+def discounted(gamma: Tensor, g: Tensor, h: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the sums h (b, n, n) and r (b, n), what is left of them a tick later, gamma (n,) or () of each parameter: less information about the same
+    estimate g (b, n). With one gamma for all, gamma h and gamma r."""
+    root = gamma.expand(g.shape[-1]).sqrt()
+    kept = root[:, None] * h * root
+    return kept, (kept @ g[..., None])[..., 0] + gamma * (r - (h @ g[..., None])[..., 0])
+
+
 def solve(model: MLP, hessian: Tensor, right: Tensor, precision: Tensor, prior: Tensor | None = None) -> Tensor:
     """(b, n, n), (b, n), precision (n,) or (b, n) of the prior (its mean (b, n): gains of 1, a body as theta's, where None) -> g (b, n)."""
     prior = model.neutral if prior is None else prior
@@ -85,9 +94,9 @@ class Effectiveness:
     model: MLP
 
     def meta(self, theta: Theta) -> Params:
-        """Fresh meta parameters: discount a tick, inflation of the residual's variance, prior precision of each gain."""
+        """Fresh meta parameters: discount a tick, inflation of the residual's variance, prior precision, the first and last of each parameter."""
         return {
-            "effectiveness.gamma": torch.tensor(0.93),
+            "effectiveness.gamma": torch.full((self.model.n_acting,), 0.93),
             "effectiveness.inflation": torch.tensor(10.0),
             "effectiveness.precision": torch.full((self.model.n_acting,), 2.0),
         }
@@ -104,9 +113,9 @@ class Effectiveness:
         h, r = normal_equations(self.model, theta.net, theta.norm, meta["effectiveness.sigma"], carry.g, newest)
         gamma, c = meta["effectiveness.gamma"], meta["effectiveness.inflation"]
         seen = newest.mask[:, 0]
-        keep = torch.where(seen, gamma, torch.ones(()))
-        h = keep[:, None, None] * carry.h + h[:, 0] / c
-        r = keep[:, None] * carry.r + r[:, 0] / c
+        kept_h, kept_r = discounted(gamma, carry.g, carry.h, carry.r)
+        h = torch.where(seen[:, None, None], kept_h, carry.h) + h[:, 0] / c
+        r = torch.where(seen[:, None], kept_r, carry.r) + r[:, 0] / c
         g = solve(self.model, h, r, meta["effectiveness.precision"])
         return Phi(theta.net, theta.norm, g), Carry(g, h, r)
 
