@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dynamics.adapt.effectiveness import Effectiveness
+from dynamics.adapt.effectiveness import Effectiveness, discounted
 from dynamics.adapt.frozen import Frozen
 from dynamics.adapt.gradient import GrBAL, OnlineSGD, context_loss
 from dynamics.adapt.last_layer import LastLayer
@@ -439,6 +439,25 @@ def test_effectiveness_forgets_the_system_that_was(model):
     keeper = with_meta(theta, {"effectiveness.gamma": 1.0})
     stuck, _ = run(Effectiveness(model), keeper, t)
     assert (stuck.gain - gains(model).roll(1, 0)).abs().max() > 0.3
+
+
+def test_forgetting_leaves_the_estimate_and_takes_information():
+    rng = torch.Generator().manual_seed(0)
+    j = torch.randn(3, 20, 5, generator=rng)
+    h, r, g = j.mT @ j, torch.randn(3, 5, generator=rng), torch.randn(3, 5, generator=rng)
+    for gamma in (
+        torch.tensor(0.7),
+        torch.full((5,), 0.7),
+    ):  # one rate for all: plain exponential forgetting, whatever the estimate
+        kept_h, kept_r = discounted(gamma, g, h, r)
+        torch.testing.assert_close(kept_h, 0.7 * h)
+        torch.testing.assert_close(kept_r, 0.7 * r)
+    at = torch.linalg.solve(h, r)
+    each = torch.tensor([1.0, 0.9, 0.5, 0.2, 1e-3])
+    kept_h, kept_r = discounted(each, at, h, r)
+    torch.testing.assert_close(torch.linalg.solve(kept_h, kept_r), at, atol=1e-2, rtol=1e-2)
+    assert (torch.linalg.eigvalsh(kept_h) > 0).all()
+    torch.testing.assert_close(kept_h.diagonal(dim1=1, dim2=2), each * h.diagonal(dim1=1, dim2=2))
 
 
 @each_ensemble
