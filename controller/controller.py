@@ -104,7 +104,7 @@ class Controller:
         fresh = self.init([0] * len(memory.rng))
         keep = torch.as_tensor(~which)
         pick = _picker(keep)
-        phi = _pick_phi(keep, memory.phi, self.theta)
+        phi = _pick_phi(keep, memory.phi, self.theta, self.model.neutral)
         return Memory(
             _tree(pick, memory.recent, fresh.recent), _tree(pick, memory.carry, fresh.carry), phi,
             _tree(pick, memory.warm, fresh.warm), _tree(pick, memory.guard, fresh.guard),
@@ -286,7 +286,8 @@ class Controller:
             return phi, yes, yes
         error = self._mse(phi, recent)
         better = error <= self._mse(as_phi(self.theta), recent)  # False where phi is NaN
-        return (phi if better.all() else _pick_phi(better, phi, self.theta)), better, error.isfinite()
+        kept = phi if better.all() else _pick_phi(better, phi, self.theta, self.model.neutral)
+        return kept, better, error.isfinite()
 
 
 def _generators(states: Sequence[Tensor]) -> list[torch.Generator]:
@@ -305,13 +306,13 @@ def _picker(keep: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
     return pick
 
 
-def _pick_phi(keep: Tensor, phi: Phi, theta: Theta) -> Phi:
+def _pick_phi(keep: Tensor, phi: Phi, theta: Theta, neutral: Tensor) -> Phi:
     pick = _picker(keep)
     net = {
         name: w if w.dim() == theta.net[name].dim() else pick(w, theta.net[name].expand_as(w))
         for name, w in phi.net.items()
     }
-    return Phi(net, phi.norm, None if phi.gain is None else pick(phi.gain, torch.ones_like(phi.gain)))
+    return Phi(net, phi.norm, None if phi.gain is None else pick(phi.gain, neutral.expand_as(phi.gain)))
 
 
 def _tree(f: Callable[[Tensor, Tensor], Tensor], x: Any, y: Any) -> Any:

@@ -72,7 +72,7 @@ def fit_adapter(
     if config.adapter == "effectiveness":
         _refuse_unused(config)
     settings = _settings(config)
-    rows = data.load(config.data, robot.name, robot.space.n_state, robot.space.n_action)
+    rows = data.load(config.data, robot.name, robot.space.n_state, robot.space.n_action, robot.tell)
     model, theta = _start(robot, config, rows)
     if config.adapter.startswith("effectiveness") and "effectiveness.sigma" not in theta.meta:
         raise UsageError(
@@ -87,9 +87,9 @@ def fit_adapter(
         if config.adapter == "effectiveness+last-layer":
             # The last layer learns to explain what the gains leave: it is trained on the actions as they acted.
             everything = torch.arange(int(rows.episode.max()) + 1)
-            ones = torch.ones(len(everything), robot.space.n_action)
-            gains = episode_gains(model, theta, rows, everything, ones)
-            rows = rows._replace(a=rows.a * gains[rows.episode])
+            gains = model.neutral.expand(len(everything), -1)
+            gains = episode_gains(model, theta, rows, everything, gains)
+            rows = rows._replace(a=model.acting(rows.a, gains[rows.episode]))
         with torch.device(config.device):
             theta, record = _descend(model, theta, rows, config, progress)
     record |= {
@@ -140,7 +140,7 @@ def _start(robot: Ant, config: FitConfig, rows: data.Rows) -> tuple[MLP, Theta]:
     if config.init is not None:
         loaded = checkpoint.load(config.init, robot.name, robot.space)
         return loaded.model, loaded.theta
-    model = MLP(robot.space, config.width, config.depth, config.ensemble)
+    model = MLP(robot.space, config.width, config.depth, config.ensemble, robot.n_body)
     net = model.init(torch.Generator().manual_seed(config.seed))
     return model, Theta(net, model.fit_norm(rows.s, rows.s_next), {})
 

@@ -45,6 +45,9 @@ from robots.ant import UPRIGHT, Ant
 class LearnConfig:
     conditions: tuple[str, ...] = ("healthy",) * 6 + ("leg:0", "leg:1", "leg:2")
     """dealt to the robots in turn"""
+    later: tuple[str, ...] = ()
+    """dealt to them from round `later_from` on; none: the same"""
+    later_from: int = 50
     rounds: int = 50
     robots: int = 72
     steps: int = 67
@@ -63,7 +66,8 @@ class LearnConfig:
     gains: bool = True
     """explain recordings by motor gains; without, a damage that is always there is learned as the robot itself (a specialist)"""
     symmetry: bool = True
-    """see recordings of the healthy robot under all of its symmetries (recordings of damage never: an unseen leg stays unseen)"""
+    """see recordings of the healthy robot under all of its symmetries, and those of short legs, which are told; recordings of other damage never:
+    an unseen leg without torque stays unseen"""
     width: int = 256
     depth: int = 3
     ensemble: int = 1
@@ -89,14 +93,15 @@ def learn(robot: Ant, config: LearnConfig, out: Path, say: Say) -> Path:
     at_least(1, carry=config.carry)
     check_seeds(config.seed)
     check_training("train", config.train)
-    at_least(0, rounds=config.rounds, value_from=config.value_from, risk_from=config.risk_from)
-    for condition in config.conditions:
+    at_least(
+        0, rounds=config.rounds, value_from=config.value_from, risk_from=config.risk_from, later_from=config.later_from
+    )
+    for condition in config.conditions + config.later:
         steady(condition)
     for planner in (config.controller.planner, config.early):
         make_planner(planner, robot.space.n_action)
     folder = out / "data"
-    model = MLP(robot.space, config.width, config.depth, config.ensemble)
-    dealt = [config.conditions[i % len(config.conditions)] for i in range(config.robots)]
+    model = MLP(robot.space, config.width, config.depth, config.ensemble, robot.n_body)
     settings = json.dumps(asdict(config), sort_keys=True)
     stamp = out / "learn.json"
     if stamp.exists():
@@ -106,7 +111,7 @@ def learn(robot: Ant, config: LearnConfig, out: Path, say: Say) -> Path:
         stamp.with_suffix(".partial").write_text(settings)
         stamp.with_suffix(".partial").replace(stamp)
     if not data.shards(folder):
-        say(f"round 0  {json.dumps(explore(robot, folder, dealt, config.steps, config.seed * 1000))}")
+        say(f"round 0  {json.dumps(explore(robot, folder, _dealt(config, 0), config.steps, config.seed * 1000))}")
     for r in range(config.rounds + 1):
         if len(data.shards(folder)) > r + 1:
             continue
@@ -123,7 +128,7 @@ def learn(robot: Ant, config: LearnConfig, out: Path, say: Say) -> Path:
             robot,
             controller,
             folder,
-            dealt,
+            _dealt(config, r),
             config.steps,
             config.seed * 1000 + r + 1,
             start=carried(robot, folder, config),
@@ -135,6 +140,12 @@ def learn(robot: Ant, config: LearnConfig, out: Path, say: Say) -> Path:
             f.write(json.dumps(line) + "\n")
         say(f"round {r + 1}  {json.dumps(line)}")
     return out / f"round-{config.rounds:03d}.safetensors"
+
+
+def _dealt(config: LearnConfig, r: int) -> list[str]:
+    """Of each robot in the recording that round r makes."""
+    conditions = config.later if config.later and r >= config.later_from else config.conditions
+    return [conditions[i % len(conditions)] for i in range(config.robots)]
 
 
 def _acting(config: LearnConfig, r: int) -> ControllerConfig:
@@ -162,22 +173,21 @@ def carried(robot: Ant, folder: Path, config: LearnConfig) -> np.ndarray:
 
 
 def _fit(robot: Ant, model: MLP, folder: Path, out: Path, config: LearnConfig, r: int) -> None:
-    rows = data.load(folder, robot.name, robot.space.n_state, robot.space.n_action)
+    rows = data.load(folder, robot.name, robot.space.n_state, robot.space.n_action, robot.tell)
     symmetries = robot.symmetries() if config.symmetry else ()
     if r == 0:
         norm = model.fit_norm(rows.s, rows.s_next, symmetries)
         net = model.init(torch.Generator().manual_seed(config.seed))
-        theta, old_gains = Theta(net, norm, {}), torch.ones(0, robot.space.n_action)
+        theta, old_gains = Theta(net, norm, {}), torch.ones(0, model.n_acting)
         start = training.fresh(objectives.split(theta))
     else:
         theta = checkpoint.load(out / f"round-{r - 1:03d}.safetensors", robot.name, robot.space).theta
         old_gains = load_file(out / f"gains-{r - 1:03d}.safetensors")["gains"]
         fields = replace(config.train, seed=config.seed * 1000 + r - 1)
         start = training.resume(out / f"train-{r - 1:03d}.safetensors", fields)._replace(step=0)
+    gains = model.neutral.repeat(int(rows.episode.max()) + 1, 1)
     if config.gains:
         gains = explain(model, theta, rows, old_gains, everything=r in REVISIT)
-    else:
-        gains = torch.ones(int(rows.episode.max()) + 1, robot.space.n_action)
     sampler = objectives.Sampler.of(rows)
     loss = objectives.regression(model, theta.norm, rows, gains, sampler, config.batch, symmetries)
     fields = replace(config.train, seed=config.seed * 1000 + r)
@@ -219,9 +229,9 @@ REVISIT = frozenset({1, 2, 3, 5, 8, 12, 16, 20, 26, 32, 40, 50, 60, 80, 100})
 
 
 def explain(model: MLP, theta: Theta, rows: data.Rows, old: Tensor, everything: bool) -> Tensor:
-    """The motor gains of every episode (episodes, a): of the new ones, or of all, from the model as it is."""
+    """The motor gains and parameters of the body of every episode (episodes, n_acting): of the new ones, or of all, from the model as it is."""
     episodes = int(rows.episode.max()) + 1
-    gains = torch.cat((old, torch.ones(episodes - len(old), rows.a.shape[1])))
+    gains = torch.cat((old, model.neutral.expand(episodes - len(old), -1)))
     if not theta.meta:
         return gains
     return episode_gains(model, theta, rows, torch.arange(0 if everything else len(old), episodes), gains)
@@ -231,7 +241,7 @@ def explain(model: MLP, theta: Theta, rows: data.Rows, old: Tensor, everything: 
 def measure(model: MLP, theta: Theta, rows: data.Rows, gains: Tensor, sampler: objectives.Sampler) -> Params:
     """Effectiveness' meta parameters: the residual deviation on held-out episodes, and the settings of its filter."""
     at = sampler.held_out[:: max(1, len(sampler.held_out) // 4000)]
-    a = rows.a[at] * gains[rows.episode[at]]
+    a = model.acting(rows.a[at], gains[rows.episode[at]])
     mean = mul(model.psi(theta.net, model.inputs(theta, rows.s[at], a)[None]), theta.net["K"]).mean(1)[0]
     sigma = (model.target(theta, rows.s[at], rows.s_next[at]) - mean).std(0).clamp_min(1e-3)
     return {"effectiveness.sigma": sigma, **Effectiveness(model).meta(theta)}

@@ -165,7 +165,9 @@ def recorded(model: Residual, folder: Path, robot: str) -> tuple[data.Rows, Load
     before, after, good = model.rows(raw.s.double().numpy(), raw.a.double().numpy(), raw.s_next.double().numpy())
     every = torch.full((int(raw.episode.max()) + 1,), torch.nan)
     every[raw.episode] = torch.tensor(share)
-    rows = data.Rows(before[good], raw.a[good], after[good], raw.episode[good], raw.shard[good], raw.healthy[good])
+    rows = data.Rows(
+        before[good], raw.a[good], after[good], raw.episode[good], raw.shard[good], raw.healthy[good], raw.told[good]
+    )
     return rows, Loads(every, torch.arange(len(every)) % 2 == 0)
 
 

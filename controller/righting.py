@@ -53,8 +53,8 @@ class Righting:
     turn: int = 80
 
     def step(self, lain: Tensor, s: Tensor, gain: Tensor | None) -> tuple[Tensor, Tensor]:
-        """lain (b,) int: steps each robot has lain; s (b, s); gain (b, a): what is known of the motors, None where nothing is. -> the new lain, and
-        the motion's next actions (b, a), which are to be made where `rights(lain)`."""
+        """lain (b,) int: steps each robot has lain; s (b, s); gain (b, a or more): what is known of the motors, None where nothing is. -> the new
+        lain, and the motion's next actions (b, a), which are to be made where `rights(lain)`."""
         up = self.upright(s)
         lies = (up < LYING) | (self.rights(lain) & (up < RISEN))
         lain = torch.where(lies, lain + 1, 0)
@@ -62,7 +62,7 @@ class Righting:
         variant = self.variants[at // self.turn % len(self.variants)]
         motion = torch.einsum("bij,bj->bi", variant, self.gait.action(at * self.dt))
         # A motor that turns the wrong way is told the opposite.
-        return lain, motion if gain is None else motion * torch.where(gain < 0, -1.0, 1.0)
+        return lain, motion if gain is None else motion * torch.where(gain[:, : motion.shape[1]] < 0, -1.0, 1.0)
 
     def rights(self, lain: Tensor) -> Tensor:
         """(b,) int -> (b,) bool."""

@@ -1,7 +1,7 @@
 """Checkpoints: safetensors, with a JSON header that says what they are. Nothing is unpickled.
 
 Tensors are named net.*, norm.*, meta.*, and, in half precision, value.* and risk.*. The header, under `sealegs`: format, robot,
-model (width, depth, ensemble), and a free `record` (config, data hash, git revision) that says how they were made.
+model (width, depth, ensemble, body), and a free `record` (config, data hash, git revision) that says how they were made.
 """
 
 import json
@@ -40,7 +40,7 @@ def save(path: Path, robot: str, model: MLP, theta: Theta, record: dict[str, Any
         for group, params in theta._asdict().items()
         for name, tensor in params.items()
     }
-    shape = {"width": model.width, "depth": model.depth, "ensemble": model.ensemble}
+    shape = {"width": model.width, "depth": model.depth, "ensemble": model.ensemble, "body": model.body}
     header = {"format": FORMAT, "robot": robot, "model": shape, "record": record}
     write(path, tensors, header)
 
@@ -66,10 +66,11 @@ def load(path: Path, robot: str, space: StateSpace) -> Checkpoint:
             f"{path} is for robot {header.get('robot')!r}, wanted {robot!r}; valid: one made by `sealegs learn {robot}`"
         )
     try:
-        model = MLP(space, **{k: int(header["model"][k]) for k in ("width", "depth", "ensemble")})
+        known = {"body": 0} | header["model"]  # files from before there were parameters of the body have none
+        model = MLP(space, **{k: int(known[k]) for k in ("width", "depth", "ensemble", "body")})
     except (KeyError, TypeError, ValueError) as e:
         raise CheckpointError(
-            f"{path}: bad model header {header.get('model')!r}; valid: width, depth and ensemble"
+            f"{path}: bad model header {header.get('model')!r}; valid: width, depth, ensemble and body"
         ) from e
     theta = Theta({}, {}, {}, {}, {})
     for name, tensor in tensors.items():

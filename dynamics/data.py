@@ -11,6 +11,7 @@ gathered it.
 
 import hashlib
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,7 +35,8 @@ class Rows(NamedTuple):
     s_next: Tensor  # (n, s)
     episode: Tensor  # (n,) int64, unique over the dataset
     shard: Tensor  # (n,) int64, the shard it came from
-    healthy: Tensor  # (n,) bool: recorded as healthy, so its motor gains are known to be 1
+    healthy: Tensor  # (n,) bool: recorded as healthy
+    told: Tensor  # (n, n_acting) what the recording tells of gains and parameters of the body, NaN where it does not
 
     @property
     def n(self) -> int:
@@ -93,8 +95,12 @@ def digest(folder: Path) -> str:
     return whole.hexdigest()
 
 
-def load(folder: Path, robot: str, n_state: int, n_action: int) -> Rows:
-    """All shards of a folder. Raises DataError where there is none or one is bad."""
+Tell = Callable[[str], Sequence[float]]
+
+
+def load(folder: Path, robot: str, n_state: int, n_action: int, tell: Tell | None = None) -> Rows:
+    """All shards of a folder. tell: what a condition tells of gains and parameters of the body, NaN for each of which it says nothing; None: that a
+    healthy robot's gains are 1. Raises DataError where there is none or one is bad."""
     paths = shards(folder)
     if not paths:
         raise DataError(
@@ -111,6 +117,10 @@ def load(folder: Path, robot: str, n_state: int, n_action: int) -> Rows:
         b, steps = t["a"].shape[:2]
         known = meta.get("conditions") or [""] * b
         healthy = torch.tensor([c == "healthy" for c in known]).repeat_interleave(steps)
+        if tell is None:
+            told = torch.where(healthy, 1.0, torch.nan)[:, None].expand(-1, n_action)
+        else:
+            told = torch.tensor([list(tell(c)) for c in known]).repeat_interleave(steps, 0)
         parts.append(
             Rows(
                 t["s"].flatten(0, 1),
@@ -119,6 +129,7 @@ def load(folder: Path, robot: str, n_state: int, n_action: int) -> Rows:
                 unique,
                 torch.full((b * steps,), i),
                 healthy,
+                told,
             )
         )
     return Rows(*(torch.cat(column) for column in zip(*parts, strict=True)))

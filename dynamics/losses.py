@@ -16,15 +16,13 @@ def multi_step(model: MLP, phi: Phi, future: Transitions) -> tuple[Tensor, Tenso
     (cf. Seitzer et al. 2022 on that pitfall).
     """
     space, norm = model.space, phi.norm
-    gain = torch.ones(()) if phi.gain is None else phi.gain
     s = future.s[:, 0]
     mask = future.mask.float()
     h = future.a.shape[1]
     loss = torch.zeros(())
     nll = torch.zeros(())
     for t in range(h):
-        a = future.a[:, t] * gain
-        x = model.inputs(phi, s, a)
+        x = model.inputs(phi, s, model.acting(future.a[:, t], phi.gain))
         psi = model.psi(phi.net, x[:, None])
         y = mul(psi, phi.net["K"])  # (b, e, 1, d)
         target = model.target(phi, s, future.s_next[:, t])[:, None, None]

@@ -1,11 +1,13 @@
 """The dynamics model: a functional ensemble of MLPs that predicts the delta, with a Gaussian head.
 
-    x   = (normalised features(s), g * a)                    g: motor gains, 1 unless adapted
+    x   = (normalised features(s), g * a, p)                 g: motor gains, 1 unless adapted; p: parameters of the body, 0 likewise
     h   = relu(W3 relu(W2 relu(W1 x)))
     psi = (h, x, 1)
     delta = mu + sigma * (K^T psi),   log std = V^T psi (clamped)
 
 The last layer sees x beside h, so that a change which is linear in state or action needs K alone (what the closed-form adapters move).
+A parameter of the body (a leg's shortness, say) enters as an action that is always 1 and whose gain is 0: what finds the gains of motors finds it
+too.
 Weights carry an ensemble dimension e first; weights adapted per robot carry b before it.
 """
 
@@ -53,25 +55,49 @@ class MLP:
     width: int = 256
     depth: int = 3
     ensemble: int = 1
+    body: int = 0
+    """parameters of the body the network is conditioned on"""
+
+    @property
+    def n_acting(self) -> int:
+        """Numbers in what acts: a gain for each motor, then the parameters of the body."""
+        return self.space.n_action + self.body
 
     @property
     def n_in(self) -> int:
-        return self.space.n_feature + self.space.n_action
+        return self.space.n_feature + self.n_acting
+
+    @property
+    def neutral(self) -> Tensor:
+        """(n_acting,) the gains and parameters of the body that theta is of."""
+        return torch.cat((torch.ones(self.space.n_action), torch.zeros(self.body)))
 
     @property
     def n_psi(self) -> int:
         return self.width + self.n_in + 1
 
     def init(self, rng: torch.Generator) -> Params:
-        """W{i} (e, in, out), b{i} (e, 1, out); K, V (e, n_psi, d). He initialisation (He et al. 2015); the heads start near 0."""
-        sizes = [self.n_in] + [self.width] * self.depth
+        """W{i} (e, in, out), b{i} (e, 1, out); K, V (e, n_psi, d). He initialisation (He et al. 2015); the heads start near 0.
+        Parameters of the body mean nothing yet: their rows are 0, and the others are those of a network without."""
+        known = self.n_in - self.body
+        sizes = [known] + [self.width] * self.depth
         net: Params = {}
         for i, (n, m) in enumerate(itertools.pairwise(sizes)):
             net[f"W{i}"] = torch.randn(self.ensemble, n, m, generator=rng) * (2.0 / n) ** 0.5
             net[f"b{i}"] = torch.zeros(self.ensemble, 1, m)
-        net["K"] = torch.randn(self.ensemble, self.n_psi, self.space.n_delta, generator=rng) * 0.1 / self.n_psi**0.5
-        net["V"] = torch.zeros(self.ensemble, self.n_psi, self.space.n_delta)
-        return net
+        n = self.n_psi - self.body
+        net["K"] = torch.randn(self.ensemble, n, self.space.n_delta, generator=rng) * 0.1 / n**0.5
+        net["V"] = torch.zeros(self.ensemble, n, self.space.n_delta)
+        return self.widened(net) if self.body else net
+
+    def widened(self, net: Params) -> Params:
+        """The weights of a network without parameters of the body as weights of this one, to which they mean nothing yet."""
+
+        def insert(w: Tensor, at: int) -> Tensor:
+            return torch.cat((w[..., :at, :], w.new_zeros(*w.shape[:-2], self.body, w.shape[-1]), w[..., at:, :]), -2)
+
+        known = self.n_in - self.body
+        return net | {"W0": insert(net["W0"], known)} | {n: insert(net[n], self.width + known) for n in ("K", "V")}
 
     def fit_norm(self, s: Tensor, s_next: Tensor, symmetries: Sequence[Symmetry] = ()) -> Params:
         """Normalisers from data (n, .), and from its images under the robot's symmetries. Fitted once: stored data and weights
@@ -85,10 +111,20 @@ class MLP:
             "d_mean": d.mean(0), "d_std": d.std(0).clamp_min(1e-4),
         }  # fmt: skip
 
+    def acting(self, a: Tensor, gain: Tensor | None) -> Tensor:
+        """Commands (*b, a), gains and parameters of the body (*b, n_acting) or None -> (*b, n_acting) what acts. What is that wide already is taken
+        for what acted."""
+        if not self.body:
+            return a if gain is None else a * gain
+        missing = (0, self.n_acting - a.shape[-1])
+        if gain is None:
+            return torch.nn.functional.pad(a, missing)
+        return torch.nn.functional.pad(a, missing, value=1.0) * gain
+
     def inputs(self, phi: Phi | Theta, s: Tensor, a: Tensor) -> Tensor:
-        """(*b, s), (*b, a) -> (*b, n_in). The action as it acts, were every motor at theta's strength: gains are the caller's."""
+        """(*b, s), (*b, a) or (*b, n_acting) -> (*b, n_in). The action as it acts, were every motor at theta's strength: gains are the caller's."""
         x = (self.space.features(s) - phi.norm["x_mean"]) / phi.norm["x_std"]
-        return torch.cat((x.clamp(-CLIP, CLIP), a), -1)
+        return torch.cat((x.clamp(-CLIP, CLIP), self.acting(a, None)), -1)
 
     def psi(self, net: Params, x: Tensor) -> Tensor:
         """(b, n, n_in) -> (b, e, n, n_psi), with weights (e, ., .) or (b, e, ., .)."""
@@ -127,15 +163,13 @@ class MLP:
 
     def normalised(self, phi: Phi, s: Tensor, a: Tensor) -> Tensor:
         """(b, n, s), (b, n, a) -> (b, e, n, d): each member's prediction of the normalised delta."""
-        if phi.gain is not None:
-            a = a * phi.gain[:, None]
+        a = self.acting(a, None if phi.gain is None else phi.gain[:, None])
         return mul(self.psi(phi.net, self.inputs(phi, s, a)), phi.net["K"])
 
     def predict(self, phi: Phi, s: Tensor, a: Tensor) -> Gaussian:
         """(b, n, s), (b, n, a) -> Gaussian (b, n, d): the ensemble's mixture, matched in its first two moments
         (Lakshminarayanan et al. 2017, eq. 2)."""
-        if phi.gain is not None:
-            a = a * phi.gain[:, None]
+        a = self.acting(a, None if phi.gain is None else phi.gain[:, None])
         psi = self.psi(phi.net, self.inputs(phi, s, a))
         mean = mul(psi, phi.net["K"])
         var = (2 * mul(psi, phi.net["V"]).clamp(*LOG_STD)).exp()
@@ -150,11 +184,15 @@ class MLP:
         and joined without a copy. Weights are cast once and buffers reused. Only for planning: no gradient.
         """
         e, space, norm = self.ensemble, self.space, phi.norm
-        members = [self._member(phi.net, i, dtype) for i in range(e)]
         mean, inv_std, d_mean, d_std = (
             v[:, None, None] for v in (norm["x_mean"], 1 / norm["x_std"], norm["d_mean"], norm["d_std"])
         )
-        gain = None if phi.gain is None else phi.gain.mT[:, :, None]
+        n_action = space.n_action
+        gain = None if phi.gain is None else phi.gain.mT[:n_action, :, None]
+        # Parameters of the body do not change along a plan: they are rows that are written once.
+        body = torch.zeros(self.body, 1, 1) if phi.gain is None else phi.gain.mT[n_action:, :, None]
+
+        members = [self._member(phi.net, i, dtype, body) for i in range(e)]
 
         @torch.inference_mode()
         def predict(s: Tensor, a: Tensor) -> Tensor:
@@ -171,8 +209,8 @@ class MLP:
 
         return predict
 
-    def _member(self, net: Params, i: int, dtype: torch.dtype) -> Callable[[Tensor, Tensor], Tensor]:
-        """-> f(x (f, b, n), a (a, b, n)) -> normalised delta (d, b, n) of member i, valid until the next call."""
+    def _member(self, net: Params, i: int, dtype: torch.dtype, body: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """body (m, 1 | b, 1) -> f(x (f, b, n), a (a, b, n)) -> normalised delta (d, b, n) of member i, valid until the next call."""
         width, n_feature, n_delta = self.width, self.space.n_feature, self.space.n_delta
         # psi ends in (x, 1), which is the first layer's input too: its bias is a row of its weights.
         first = _own(torch.cat((net["W0"], net["b0"]), -2), i, dtype)
@@ -187,13 +225,15 @@ class MLP:
         def allocate(b: int, n: int) -> tuple[Tensor, Tensor, Tensor, list[Layer]]:
             psi, hidden, y = (torch.empty(rows, b, n, dtype=dtype) for rows in (self.n_psi, width, head.shape[-2]))
             psi[-1] = one
+            psi[psi.shape[0] - 1 - self.body : -1] = body
             plan, h = [], psi[width:]
             for j, (w, bias) in enumerate([(first, None), *layers]):
                 out = psi[:width] if (self.depth - j) % 2 else hidden  # in turn, so that the last layer writes into psi
                 plan.append(Layer(w, bias, _facing(w, h), _facing(w, out), _bits(out)))
                 h = out
             plan.append(Layer(head, None, _facing(head, psi), _facing(head, y), None))
-            return psi[width : width + n_feature], psi[width + n_feature : -1], y[:n_delta], plan
+            acting = psi[width + n_feature : width + n_feature + self.space.n_action]
+            return psi[width : width + n_feature], acting, y[:n_delta], plan
 
         def forward(x: Tensor, a: Tensor) -> Tensor:
             size = (x.shape[1], x.shape[2])

@@ -66,11 +66,11 @@ class Sampler:
 
 
 class Images:
-    """Random images of normalised rows under the robot's symmetries. These are signed permutations, and a normaliser fitted with them commutes
-    with them, so an image is a gather and a sign."""
+    """Random images of normalised rows, with `body` parameters of the body, under the robot's symmetries. These are signed permutations, and a
+    normaliser fitted with them commutes with them, so an image is a gather and a sign."""
 
-    def __init__(self, symmetries: Sequence[Symmetry], allowed: Tensor):
-        x = torch.stack([torch.block_diag(g.features, g.action) for g in symmetries])
+    def __init__(self, symmetries: Sequence[Symmetry], allowed: Tensor, body: int = 0):
+        x = torch.stack([torch.block_diag(g.features, g.action, g.body[:body, :body]) for g in symmetries])
         d = torch.stack([g.delta for g in symmetries])
         self._x, self._d = (m.abs().argmax(-1) for m in (x, d))
         self._x_sign, self._d_sign = x.sum(-1), d.sum(-1)
@@ -91,13 +91,14 @@ def regression(
     batch: int,
     symmetries: Sequence[Symmetry] = (),
 ) -> Loss:
-    """One-step squared error, the action taken as it acted (gains (episodes, a)); features and targets are computed once, products run
-    in bfloat16 on float32 weights. With symmetries, each row recorded on the healthy robot is seen as one of its images, at random; the
-    normaliser must have been fitted with them."""
+    """One-step squared error, the action taken as it acted (gains (episodes, n_acting)); features and targets are computed once, products run
+    in bfloat16 on float32 weights. With symmetries, each row whose gains and body are those that were told (Rows.told) is seen as one of its
+    images, at random; the normaliser must have been fitted with them."""
     known = Theta({}, norm, {})
-    x = torch.cat((model.inputs(known, rows.s, rows.a)[:, : model.space.n_feature], rows.a * gains[rows.episode]), -1)
+    x = model.inputs(known, rows.s, model.acting(rows.a, gains[rows.episode]))
     y = model.target(known, rows.s, rows.s_next)
-    image = Images(symmetries, rows.healthy) if symmetries else None
+    whole = (rows.told[:, : model.n_acting] == gains[rows.episode]).all(1)  # never where something is NaN
+    image = Images(symmetries, whole, model.body) if symmetries else None
 
     def loss(params: Params, rng: torch.Generator) -> Tensor:
         net = join(params, norm).net

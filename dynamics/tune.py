@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dynamics.adapt.effectiveness import normal_equations, solve
+from dynamics.adapt.effectiveness import discounted, normal_equations, solve
 from dynamics.adapt.gradient import OnlineSGD
 from dynamics.data import DataError, Rows, window
 from dynamics.mlp import MLP
@@ -21,7 +21,8 @@ def tune_filter(
     next transitions.
 
     A sequence is `length` transitions of one held-out episode, followed by `length` of another whose motors differ (half of the sequences
-    stay with one episode): the discount is learned from changes, which no single recording holds. The normal equations are taken at the
+    stay with one episode): the discount is learned from changes, which no single recording holds. Sequences are dealt evenly to the bodies that
+    recordings tell of, however rare: what is rare in training would else be held for unlikely on the robot. The normal equations are taken at the
     gains that explain each transition's own window, so each prediction error is a quadratic in g and the filter is differentiable in
     its settings.
     """
@@ -33,74 +34,92 @@ def tune_filter(
             stay = torch.arange(sequences) % 2 == 0
             at = torch.where(stay & _room(rows, pieces[0][1], 2 * length), pieces[0][1] + length, at)
         _, t = window(rows, at, 0, length)
-        gain = torch.ones(sequences, model.space.n_action)
+        gain = model.neutral.expand(sequences, -1)
         for _ in range(3):
             h, r = normal_equations(model, theta.net, theta.norm, theta.meta["effectiveness.sigma"], gain, t)
-            gain = solve(h.sum(1) / 10.0, r.sum(1) / 10.0, torch.full((model.space.n_action,), 0.5))
+            gain = solve(model, h.sum(1) / 10.0, r.sum(1) / 10.0, torch.full((model.n_acting,), 0.5))
         h, r = normal_equations(model, theta.net, theta.norm, theta.meta["effectiveness.sigma"], gain, t)
         pieces.append(((h, r), at))
     h = torch.cat([p[0][0] for p in pieces], 1)  # (n, 2 length, a, a)
     r = torch.cat([p[0][1] for p in pieces], 1)
-    meta = theta.meta
-    free = {
-        "gamma": torch.logit(meta["effectiveness.gamma"]).clone(),
-        "inflation": meta["effectiveness.inflation"].log().clone(),
-        "precision": meta["effectiveness.precision"].log().mean().clone(),
-    }
+    meta, motors = theta.meta, model.space.n_action
+    gamma = meta["effectiveness.gamma"].expand(model.n_acting)
+    free = {"inflation": meta["effectiveness.inflation"].log().clone()}
+    for kind, of in (("", slice(0, motors)), ("body_", slice(motors, None))):
+        if len(gamma[of]):
+            free[f"{kind}gamma"] = torch.logit(gamma[of]).mean().clone()
+            free[f"{kind}precision"] = meta["effectiveness.precision"][of].log().mean().clone()
     train_half, held = slice(0, None, 2), slice(1, None, 2)
     for w in free.values():
         w.requires_grad_()
     optimiser = torch.optim.Adam(list(free.values()), lr=0.05)
-    first = float(_filter_error(free, h[held], r[held]).detach())
+    first = float(_filter_error(model, free, h[held], r[held]).detach())
     best, best_loss = {k: w.detach().clone() for k, w in free.items()}, first
     for step in range(1, steps + 1):
-        loss = _filter_error(free, h[train_half], r[train_half])
+        loss = _filter_error(model, free, h[train_half], r[train_half])
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         if step % 20 == 0:
             with torch.no_grad():
-                now = float(_filter_error(free, h[held], r[held]))
+                now = float(_filter_error(model, free, h[held], r[held]))
             if now < best_loss:
                 best, best_loss = {k: w.detach().clone() for k, w in free.items()}, now
             progress("train effectiveness", step, steps)
     learned = {
-        "effectiveness.gamma": best["gamma"].sigmoid(),
+        "effectiveness.gamma": _each(model, best, "gamma").sigmoid(),
         "effectiveness.inflation": best["inflation"].exp(),
-        "effectiveness.precision": best["precision"].exp().expand(model.space.n_action).clone(),
+        "effectiveness.precision": _each(model, best, "precision").exp(),
     }
     record = {"validation_before": first, "validation": best_loss} | {
-        k.split(".")[1]: float(v.mean()) for k, v in learned.items()
+        k: float(best[k].sigmoid() if k.endswith("gamma") else best[k].exp()) for k in best
     }
     return theta._replace(meta=meta | learned), record
 
 
-def _filter_error(free: dict[str, Tensor], h: Tensor, r: Tensor) -> Tensor:
+def _each(model: MLP, free: dict[str, Tensor], name: str) -> Tensor:
+    """(n_acting,) one setting for all motors, one for all parameters of the body."""
+    parts = [free[name].expand(model.space.n_action)]
+    if model.body:
+        parts.append(free[f"body_{name}"].expand(model.body))
+    return torch.cat(parts)
+
+
+def _filter_error(model: MLP, free: dict[str, Tensor], h: Tensor, r: Tensor) -> Tensor:
     """Mean of (g^T H g - 2 g^T r) of the next transition under the gains filtered so far: its squared error, up to a constant."""
     n, length, a, _ = h.shape
-    gamma, c = free["gamma"].sigmoid(), free["inflation"].exp()
-    precision = free["precision"].exp().expand(a)
+    gamma, c = _each(model, free, "gamma").sigmoid(), free["inflation"].exp()
+    precision = _each(model, free, "precision").exp()
     hs, rs = torch.zeros(n, a, a), torch.zeros(n, a)
     gains = []
     for t in range(length):
-        g = torch.linalg.solve(hs / c + torch.diag_embed(precision.expand(n, a)), rs / c + precision)
+        g = torch.linalg.solve(hs / c + torch.diag_embed(precision.expand(n, a)), rs / c + precision * model.neutral)
         gains.append(g)
-        hs = gamma * hs + h[:, t]
-        rs = gamma * rs + r[:, t]
+        hs, rs = discounted(gamma, g, hs, rs)
+        hs, rs = hs + h[:, t], rs + r[:, t]
     g = torch.stack(gains, 1)
     return ((h @ g[..., None])[..., 0] * g - 2 * g * r).sum(-1).mean()
 
 
 def _starts(rows: Rows, count: int, length: int, rng: torch.Generator) -> Tensor:
-    """Random rows of held-out episodes with `length` rows of their episode still to come."""
+    """Random rows of held-out episodes with `length` rows of their episode still to come, evenly of every kind of robot."""
     at = torch.arange(rows.n)
     ok = (rows.episode % 8 == 7) & _room(rows, at, length)
-    candidates = at[ok]
-    if not len(candidates):
+    if not ok.any():
         raise DataError(
             f"no held-out episode is {length} transitions long; valid: a dataset of 8 or more such episodes"
         )
-    return candidates[torch.randint(len(candidates), (count,), generator=rng)]
+    # Rows of which the same is told are of one kind; the row count of a kind plays no part.
+    kind = rows.told.nan_to_num(nan=-9.0)[ok].unique(dim=0, return_inverse=True)[1]
+    chance = 1.0 / torch.bincount(kind)[kind].float()
+    return at[ok][_draw(chance, count, rng)]
+
+
+def _draw(weight: Tensor, count: int, rng: torch.Generator) -> Tensor:
+    """(count,) indices with replacement, in proportion to weight (n,): torch.multinomial takes no more than 2^24 of them."""
+    edges = weight.double().cumsum(0)
+    u = torch.rand(count, generator=rng, dtype=torch.float64) * edges[-1]
+    return torch.searchsorted(edges, u, right=True).clamp_max(len(weight) - 1)
 
 
 def _room(rows: Rows, at: Tensor, length: int) -> Tensor:

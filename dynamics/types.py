@@ -37,7 +37,7 @@ class Theta(NamedTuple):
 class Phi(NamedTuple):
     """The model re-fitted to the present. Tensors of `net` are theta's own, or carry a leading robot dimension b.
 
-    gain  (b, a) or None: the effect of each motor as a factor of the one theta knows
+    gain  (b, a + m) or None: the effect of each motor as a factor of the one theta knows, then the m parameters of the body (MLP.body)
     z     (b, n) or None: the latent that the network is conditioned on (dynamics.adapt.variational)
     speaks (b,) or None: the share of the network's residual that counts (dynamics.adapt.variational)
     """

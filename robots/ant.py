@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from robots import symmetry
-from robots.condition import Condition, motors_of_leg
+from robots.condition import N_MOTORS, Condition, motors_of_leg, parse
 from robots.mujoco import Physics, tilt_gravity
 from robots.space import FloatingBase
 from robots.symmetry import Symmetry
@@ -76,6 +76,7 @@ class Ant:
     space = FloatingBase(n_joints=8, n_action=8)
     dt = 0.05  # [s]
     safe_action = np.zeros(8, np.float32)  # motors off
+    n_body = len(LEGS)  # parameters of the body: how short each leg is
 
     def __init__(self, threads: int = 2):
         self.physics = physics(threads)
@@ -128,6 +129,17 @@ class Ant:
             leg for leg in range(len(LEGS)) if any(condition.gain[m] != 1 for m in motors_of_leg(leg))
         }
         return [self.physics.model.geom(name).id for leg in broken for name in LEGS[leg]]
+
+    @staticmethod
+    def tell(condition: str) -> list[float]:
+        """What training is told of a recording: the gain of each motor, then how short each leg is (0 whole, 1 half), NaN where it is to be found
+        out. A shortness is a parameter of the body that no motor's gain expresses, so recordings of short legs say all; whether a motor
+        is dead, weak or reversed is inferred, as it must be on a robot that nobody has looked at."""
+        if not condition:
+            return [np.nan] * (N_MOTORS + len(LEGS))
+        told = parse(condition).at(0)
+        gains = told.gain if condition == "healthy" or told.short else (np.nan,) * len(told.gain)
+        return [*gains, *(float(leg in told.short) for leg in range(len(LEGS)))]
 
     @staticmethod
     def symmetries() -> tuple[Symmetry, ...]:

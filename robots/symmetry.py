@@ -2,8 +2,8 @@
 
 Turning or mirroring the body permutes the legs, and flips the joints whose axes in ant.xml point the other way round. The true physics
 agree to rounding (tests/contracts/test_symmetry.py), so one recorded transition of a healthy ant is eight. A broken ant is another
-matter: the mirror image of a broken leg 0 is a broken leg 3, so recordings of damage are left as they are: no leg that training
-did not break is seen broken.
+matter: the mirror image of a broken leg 0 is a broken leg 3, so recordings of dead, weak and reversed motors are left as they are: no motor that
+training did not break is seen broken. Those of a short leg are turned with their parameters of the body: one short leg teaches all four.
 """
 
 from functools import cache
@@ -16,11 +16,12 @@ from robots.condition import motors_of_leg
 
 
 class Symmetry(NamedTuple):
-    """Signed permutation matrices: features (x, x), actions (a, a), deltas (d, d); x' = features @ x and so on."""
+    """Signed permutation matrices: features (x, x), actions (a, a), deltas (d, d), parameters of the body (m, m); x' = features @ x and so on."""
 
     features: Tensor
     action: Tensor
     delta: Tensor
+    body: Tensor
 
     @property
     def directed(self) -> Tensor:
@@ -50,6 +51,7 @@ def _lift(joints: Tensor, vector: Tensor, pseudo: Tensor) -> Symmetry:
         torch.block_diag(torch.ones(1, 1), vector, joints, vector, pseudo, joints),
         motor @ joints @ motor.T,
         torch.block_diag(vector, pseudo, joints, vector, pseudo, joints),
+        joints[::2, ::2].abs(),  # a leg's shortness goes where its hip goes
     )
 
 
@@ -60,7 +62,7 @@ def ant() -> tuple[Symmetry, ...]:
     mirror = torch.diag(torch.tensor([1.0, -1.0, 1.0]))  # y -> -y; pseudovectors also change sign
     turn = _lift(_joints({0: 1, 1: 2, 2: 3, 3: 0}, 1, {0: -1, 1: 1, 2: -1, 3: 1}), quarter, quarter)
     flip = _lift(_joints({0: 3, 3: 0, 1: 2, 2: 1}, -1, dict.fromkeys(range(4), 1)), mirror, -mirror)
-    turns = [Symmetry(torch.eye(26), torch.eye(8), torch.eye(28))]
+    turns = [Symmetry(torch.eye(26), torch.eye(8), torch.eye(28), torch.eye(4))]
     for _ in range(3):
         turns.append(turns[-1].then(turn))
     return tuple(turns + [flip.then(t) for t in turns])

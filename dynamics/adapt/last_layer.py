@@ -56,7 +56,7 @@ class LastLayer:
     def solve(self, theta: Theta, phi: Phi, recent: Transitions) -> tuple[Phi, Tensor]:
         """-> phi, and the leave-one-out mean squared error as a share of the prior's (b,), NaN where nothing was seen."""
         meta = theta.meta
-        a = recent.a if phi.gain is None else recent.a * phi.gain[:, None]
+        a = self.model.acting(recent.a, None if phi.gain is None else phi.gain[:, None])
         psi = self.model.psi(phi.net, self.model.inputs(theta, recent.s, a))  # (b, e, k, n_psi)
         y = self.model.target(theta, recent.s, recent.s_next)[:, None]
         age = torch.arange(recent.mask.shape[-1] - 1, -1, -1, dtype=torch.float32)

@@ -94,7 +94,21 @@ def test_a_value_comes_with_its_round_and_a_specialist_takes_the_damage_for_itse
     rounds = [checkpoint.load(tmp_path / f"round-{r:03d}.safetensors", ant.name, ant.space).theta for r in range(3)]
     assert [bool(theta.value) for theta in rounds] == [False, True, True]
     ones, gains = (load_file(out / "gains-002.safetensors")["gains"] for out in (tmp_path / "specialist", tmp_path))
-    assert torch.equal(ones, torch.ones(len(gains), 8)) and not torch.equal(ones, gains)
+    neutral = torch.tensor([1.0] * 8 + [0.0] * 4)
+    assert torch.equal(ones, neutral.expand(len(gains), -1)) and not torch.equal(ones, gains)
+    assert (gains[:, 8:] == 0).all()  # a recording of a leg without torque says that it is whole
+
+
+def test_conditions_change_when_they_were_told_to(tmp_path):
+    config = LearnConfig(
+        conditions=("healthy",), later=("leg:0", "leg-short:1"), later_from=1, rounds=2, robots=8, steps=6, value_from=9, width=8, depth=1, batch=16,
+        train=TrainConfig(steps=3), early=PlannerConfig(samples=16, horizon=2, iterations=1),
+    )  # fmt: skip
+    learn(Ant(), config, tmp_path, lambda _: None)
+    told = [data.read_shard(path, "ant", 31, 8)[1]["conditions"] for path in data.shards(tmp_path / "data")]
+    assert told == [["healthy"] * 8, ["healthy"] * 8, ["leg:0", "leg-short:1"] * 4]
+    gains = load_file(tmp_path / "gains-002.safetensors")["gains"]
+    assert gains[-7:][::2].tolist() == [Ant.tell("leg-short:1")] * 4
 
 
 def test_robots_are_not_disturbed_before_there_is_a_value(tmp_path, running):

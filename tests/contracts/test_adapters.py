@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dynamics.adapt.effectiveness import Effectiveness
+from dynamics.adapt.effectiveness import Effectiveness, discounted
 from dynamics.adapt.frozen import Frozen
 from dynamics.adapt.gradient import GrBAL, OnlineSGD, context_loss
 from dynamics.adapt.last_layer import LastLayer
@@ -16,7 +16,11 @@ from dynamics.types import Adapter, Phi, Theta, Transitions, as_phi
 from robots.space import Euclidean, FloatingBase
 
 B, K = 3, 12  # robots, context
-MODELS = {e: MLP(FloatingBase(8, 8), width=16, depth=2, ensemble=e) for e in (1, 3)}
+MODELS = {
+    "e=1": MLP(FloatingBase(8, 8), width=16, depth=2),
+    "e=3": MLP(FloatingBase(8, 8), width=16, depth=2, ensemble=3),
+    "a body": MLP(FloatingBase(8, 8), width=16, depth=2, body=4),
+}
 ADAPTERS = {
     "frozen": Frozen,
     "online-sgd": OnlineSGD,
@@ -27,7 +31,7 @@ ADAPTERS = {
     "effectiveness+last-layer": lambda model: LastLayer(model, after=Effectiveness(model)),
 }
 each_adapter = pytest.mark.parametrize("name", ADAPTERS)
-each_ensemble = pytest.mark.parametrize("model", MODELS.values(), ids=lambda m: f"e={m.ensemble}")
+each_ensemble = pytest.mark.parametrize("model", MODELS.values(), ids=list(MODELS))
 
 
 def make_theta(model: MLP, seed: int = 0) -> Theta:
@@ -35,6 +39,8 @@ def make_theta(model: MLP, seed: int = 0) -> Theta:
     rng, space = torch.Generator().manual_seed(seed), model.space
     net = model.init(rng)
     net["K"] = torch.randn(net["K"].shape, generator=rng) / model.n_psi**0.5
+    if model.body:  # they mean something
+        net["W0"][:, -model.body :] = torch.randn(1, model.body, model.width, generator=rng) * (2 / model.n_in) ** 0.5
     norm = {
         "x_mean": torch.zeros(space.n_feature), "x_std": torch.ones(space.n_feature),
         "d_mean": torch.full((space.n_delta,), 0.01), "d_std": torch.full((space.n_delta,), 0.1),
@@ -73,9 +79,10 @@ def live(model: MLP, world: Phi, b: int = B, k: int = K, seed: int = 0) -> Trans
 
 
 def broken(theta: Theta, b: int = B, seed: int = 0) -> Phi:
-    """A world of weak and reversed motors, another for every robot."""
+    """A world of weak and reversed motors, and of other bodies, another for every robot."""
     rng = torch.Generator().manual_seed(seed)
-    return Phi(theta.net, theta.norm, torch.rand(b, 8, generator=rng) * 2 - 1)
+    gain, body = torch.rand(b, 8, generator=rng) * 2 - 1, theta.net["W0"].shape[-2] - 34
+    return Phi(theta.net, theta.norm, torch.cat((gain, torch.rand(b, body, generator=rng)), 1))
 
 
 def tick(t: Transitions, last: int, k: int = K) -> Transitions:
@@ -269,7 +276,7 @@ def test_online_sgd_goes_on_from_where_it_was(model):
 
 @pytest.mark.parametrize("name", ["grbal", "grbal, 3 steps", "last-layer"])
 def test_what_meta_training_differentiates_is_what_runs(name):
-    model = MODELS[1]
+    model = MODELS["e=1"]
     adapter, theta = ADAPTERS[name](model), make_theta(model)
     t = live(model, broken(theta))
     ran, _ = adapter.adapt(theta, None, t)
@@ -314,29 +321,34 @@ def test_the_last_layer_recovers_a_linear_system(model):
 GAINS = torch.tensor([[1, 1, 0, 0, 1, 1, 1, 1], [1, -1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0.3, 0.3, 1, 1]])
 
 
+BODY = torch.tensor([[0, 0.5, 0, 1], [0, 0, 0, 0], [1, 0, 0, 0]])
 SENSITIVE = {"effectiveness.precision": 0.1}
+
+
+def gains(model: MLP) -> Tensor:
+    return torch.cat((GAINS, BODY[:, : model.body]), 1)
 
 
 @each_ensemble
 def test_effectiveness_recovers_dead_reversed_and_weak_motors(model):
     theta = with_meta(make_theta(model), SENSITIVE)
-    t = live(model, Phi(theta.net, theta.norm, GAINS), k=60)
+    t = live(model, Phi(theta.net, theta.norm, gains(model)), k=60)
     for ticks, within in ((30, 0.05), (60, 0.02)):
         phi, _ = run(Effectiveness(model), theta, Transitions(*(x[:, :ticks] for x in t)))
-        torch.testing.assert_close(phi.gain, GAINS, atol=within, rtol=0)
+        torch.testing.assert_close(phi.gain, gains(model), atol=within, rtol=0)
 
 
 @each_ensemble
 def test_the_last_layer_explains_what_gains_leave(model):
     theta = with_meta(make_theta(model), {"last-layer.log_prior": -3.0, "last-layer.log_noise": -4.0})
     change = torch.randn(B, 1, model.n_psi, model.space.n_delta, generator=torch.Generator().manual_seed(0)) * 0.05
-    world = Phi(theta.net | {"K": theta.net["K"] + change}, theta.norm, GAINS)
+    world = Phi(theta.net | {"K": theta.net["K"] + change}, theta.norm, gains(model))
     t, ahead = live(model, world, k=60), live(model, world, seed=1)
-    both, gains, layer = (
+    both, motors, layer = (
         error(model, run(ADAPTERS[n](model), theta, t, k=32)[0], ahead).mean()
         for n in ("effectiveness+last-layer", "effectiveness", "last-layer")
     )
-    assert both < 0.9 * min(gains, layer), (both, gains, layer)
+    assert both < 0.9 * min(motors, layer), (both, motors, layer)
 
 
 @each_ensemble
@@ -362,7 +374,7 @@ def test_the_leave_one_out_error_is_that_of_fits_that_left_one_out(model):
 
 
 def test_behind_another_adapter_the_last_layer_explains_a_change_and_leaves_noise_alone():
-    model = MODELS[1]  # of an ensemble each member leaves more than noise: what its mean does not
+    model = MODELS["e=1"]  # of an ensemble each member leaves more than noise: what its mean does not
     theta = with_meta(make_theta(model), {"last-layer.log_prior": -3.0, "last-layer.log_noise": -4.0})
     rng = torch.Generator().manual_seed(0)
     change = torch.randn(B, 1, model.n_psi, model.space.n_delta, generator=rng) * 0.05
@@ -420,13 +432,32 @@ def test_the_last_layer_forgets_the_system_that_was(model):
 @each_ensemble
 def test_effectiveness_forgets_the_system_that_was(model):
     theta = with_meta(make_theta(model), SENSITIVE)
-    worlds = [Phi(theta.net, theta.norm, gain) for gain in (GAINS, GAINS.roll(1, 0))]
+    worlds = [Phi(theta.net, theta.norm, gain) for gain in (gains(model), gains(model).roll(1, 0))]
     t = joined(live(model, worlds[0], k=60), live(model, worlds[1], k=60, seed=1))
     phi, _ = run(Effectiveness(model), theta, t)
-    torch.testing.assert_close(phi.gain, GAINS.roll(1, 0), atol=0.1, rtol=0)
+    torch.testing.assert_close(phi.gain, gains(model).roll(1, 0), atol=0.1, rtol=0)
     keeper = with_meta(theta, {"effectiveness.gamma": 1.0})
     stuck, _ = run(Effectiveness(model), keeper, t)
-    assert (stuck.gain - GAINS.roll(1, 0)).abs().max() > 0.3
+    assert (stuck.gain - gains(model).roll(1, 0)).abs().max() > 0.3
+
+
+def test_forgetting_leaves_the_estimate_and_takes_information():
+    rng = torch.Generator().manual_seed(0)
+    j = torch.randn(3, 20, 5, generator=rng)
+    h, r, g = j.mT @ j, torch.randn(3, 5, generator=rng), torch.randn(3, 5, generator=rng)
+    for gamma in (
+        torch.tensor(0.7),
+        torch.full((5,), 0.7),
+    ):  # one rate for all: plain exponential forgetting, whatever the estimate
+        kept_h, kept_r = discounted(gamma, g, h, r)
+        torch.testing.assert_close(kept_h, 0.7 * h)
+        torch.testing.assert_close(kept_r, 0.7 * r)
+    at = torch.linalg.solve(h, r)
+    each = torch.tensor([1.0, 0.9, 0.5, 0.2, 1e-3])
+    kept_h, kept_r = discounted(each, at, h, r)
+    torch.testing.assert_close(torch.linalg.solve(kept_h, kept_r), at, atol=1e-2, rtol=1e-2)
+    assert (torch.linalg.eigvalsh(kept_h) > 0).all()
+    torch.testing.assert_close(kept_h.diagonal(dim1=1, dim2=2), each * h.diagonal(dim1=1, dim2=2))
 
 
 @each_ensemble

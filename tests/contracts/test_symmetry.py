@@ -55,12 +55,15 @@ def test_what_a_task_depends_on_turns_with_the_body(g, robot, recorded):
     assert (robot.cost(s, s, s) == robot.cost(image(g, s), s, image(g, s))).all()
 
 
-@pytest.mark.parametrize("condition", ["healthy", "leg:0", "weak:0.3:1+reverse:5"])
+@pytest.mark.parametrize(
+    "condition", ["healthy", "leg:0", "weak:0.3:1+reverse:5", "leg-short:2", "leg-short:0+leg-short:3+weak:0.5:1"]
+)
 @pytest.mark.parametrize("index", range(8))
 def test_the_physics_do_not_change(index, condition, robot, recorded):
     g, broken, (s, a) = GROUP[index], parse(condition).at(0), recorded
     s_next = step(robot, s, a, [broken] * len(s))
-    other = type(broken)(permuted(g, broken.gain))
+    shortness = g.body @ torch.tensor([float(leg in broken.short) for leg in range(4)])
+    other = type(broken)(permuted(g, broken.gain), frozenset(shortness.nonzero()[:, 0].tolist()))
     s_image = image(g, s)
     s_image_next = step(robot, s_image, a @ g.action.double().T, [other] * len(s))
     expected = robot.space.local(s, s_next) @ g.delta.double().T

@@ -92,12 +92,15 @@ def test_the_jacobian_of_predict_is_the_finite_difference(e, walk):
     assert (jacobian[:, :2] == 0).all()  # the world's x and y
 
 
+@pytest.mark.parametrize("body", [0, 4])
 @each_ensemble
-def test_normal_equations_are_those_of_the_true_jacobian(e, walk):
-    model = MLP(SPACE, 16, 3, e)
+def test_normal_equations_are_those_of_the_true_jacobian(e, body, walk):
+    model = MLP(SPACE, 16, 3, e, body)
     theta = double(make_theta(model, walk))
     rng = torch.Generator().manual_seed(0)
-    gain = torch.rand(8, 8, generator=rng, dtype=torch.float64) * 3 - 1.5
+    theta.net["W0"][:, 34:] = torch.randn(e, body, 16, generator=rng, dtype=torch.float64)
+    theta.net["K"][:, 50 : 50 + body] = torch.randn(e, body, 28, generator=rng, dtype=torch.float64)
+    gain = torch.rand(8, 8 + body, generator=rng, dtype=torch.float64) * 3 - 1.5
     sigma = torch.rand(28, generator=rng, dtype=torch.float64) + 0.2
     mask = torch.rand(8, 40, generator=rng) < 0.8
     h, r = normal_equations(model, theta.net, theta.norm, sigma, gain, walk._replace(mask=mask))
@@ -165,19 +168,73 @@ def test_the_ensembles_prediction_is_the_moments_of_its_mixture(e, walk):
     torch.testing.assert_close(both.std, (second - mean.mean(0).square()).sqrt(), atol=1e-5, rtol=1e-4)
 
 
-def test_images_are_the_features_and_targets_of_really_transformed_states(walk):
-    model = MLP(SPACE, 16, 2)
+def test_parameters_of_the_body_mean_nothing_until_they_are_learned(walk):
+    plain, model = MLP(SPACE, 16, 2, 3), MLP(SPACE, 16, 2, 3, body=4)
+    net, rng = plain.init(torch.Generator().manual_seed(3)), torch.Generator().manual_seed(0)
+    fresh, wide = model.init(torch.Generator().manual_seed(3)), model.widened(net)
+    assert fresh.keys() == wide.keys() and all(torch.equal(fresh[n], wide[n]) for n in wide)
+    norm = make_theta(plain, walk).norm
+    s, a = (x.float() for x in walk[:2])
+    gain = torch.rand(8, 12, generator=rng)
+    expected = plain.predict(Phi(net, norm, gain[:, :8]), s, a)
+    for got in (
+        model.predict(Phi(wide, norm, gain), s, a),
+        model.predict(Phi(wide, norm, gain * model.neutral.bool()), s, a),
+    ):
+        torch.testing.assert_close(got.mean, expected.mean)
+        torch.testing.assert_close(got.std, expected.std)
+    wide["W0"][:, -1] = 1.0
+    assert not torch.allclose(model.predict(Phi(wide, norm, gain), s, a).mean, expected.mean)
+    torch.testing.assert_close(model.predict(Phi(wide, norm), s, a).mean, plain.predict(Phi(net, norm), s, a).mean)
+
+
+def test_rows_are_seen_as_images_where_all_of_the_body_is_told_and_believed(walk):
+    """A loss over rows of a short leg, of which training has been told all, of a leg without torque, whose gains are inferred, and of a short leg
+    to which a model is fitted that knows of no gains: only the first is seen mirrored."""
+    model = MLP(SPACE, 8, 1, body=4)
     theta = make_theta(model, walk, symmetric=True)
     s, a, s_next = (x.float().flatten(0, 1) for x in walk[:3])
+    short = torch.tensor(Ant.tell("leg-short:1"))
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    class Watched(MLP):
+        def psi(self, net, x):
+            seen.append((x[0].detach(), net["K"]))
+            return super().psi(net, x)
+
+    watched = Watched(SPACE, 8, 1, body=4)
+    for told, gain, mirrored in (
+        (short, short, True),
+        (torch.tensor(Ant.tell("leg:1")), short, False),
+        (short, model.neutral, False),
+    ):
+        n = len(s)
+        rows = data.Rows(
+            s, a, s_next, torch.arange(n) // 40, torch.zeros(n).long(), torch.zeros(n) > 0, told.expand(n, -1)
+        )
+        gains = gain.expand(8, -1)
+        seen.clear()
+        loss = objectives.regression(watched, theta.norm, rows, gains, objectives.Sampler.of(rows), 400, ant())
+        loss(objectives.split(theta), torch.Generator().manual_seed(0))
+        bodies = seen[0][0][:, -4:].unique(dim=0)
+        assert len(bodies) == (4 if mirrored else 1) and (bodies.sum(1) == gain[8:].sum()).all()
+
+
+def test_images_are_the_features_and_targets_of_really_transformed_states(walk):
+    model = MLP(SPACE, 16, 2, body=4)
+    theta = make_theta(model, walk, symmetric=True)
+    s, a, s_next = (x.float().flatten(0, 1) for x in walk[:3])
+    a = torch.cat((a, torch.rand(len(a), 4, generator=torch.Generator().manual_seed(2))), 1)
     x, y = model.inputs(theta, s, a), model.target(theta, s, s_next)
     allowed = torch.arange(len(s)) % 3 > 0
     at = torch.randperm(len(s), generator=torch.Generator().manual_seed(0))
-    x_image, y_image = objectives.Images(ant(), allowed)(at, x[at], y[at], torch.Generator().manual_seed(1))
+    x_image, y_image = objectives.Images(ant(), allowed, 4)(at, x[at], y[at], torch.Generator().manual_seed(1))
     # The states themselves are transformed: the body axes of a turned or mirrored robot, its joints renamed.
     candidates = []
     for g in ant():
         turned = [_image(g, z[at]) for z in (s, s_next)]
-        candidates.append((model.inputs(theta, turned[0], a[at] @ g.action.T), model.target(theta, *turned)))
+        acts = torch.cat((a[at, :8] @ g.action.T, a[at, 8:] @ g.body.T), 1)
+        candidates.append((model.inputs(theta, turned[0], acts), model.target(theta, *turned)))
     close = torch.stack(
         [((x_image - i).abs().amax(1) < 1e-3) & ((y_image - j).abs().amax(1) < 1e-3) for i, j in candidates]
     )
@@ -220,6 +277,9 @@ def test_what_is_appended_is_loaded(tmp_path):
     assert rows.episode.tolist() == [0] * 5 + [1] * 5 + [2] * 5 + [3] * 4 + [4] * 4
     assert rows.shard.tolist() == [0] * 15 + [1] * 8
     assert rows.healthy.tolist() == [True] * 5 + [False] * 5 + [True] * 5 + [False] * 8  # unknown is not healthy
+    assert (
+        torch.equal(rows.told.isfinite(), rows.healthy[:, None].expand(-1, 8)) and (rows.told[rows.healthy] == 1).all()
+    )
     loaded, meta = data.read_shard(data.shards(tmp_path)[0], "ant", 31, 8)
     assert meta["conditions"][1] == "leg:0" and all(torch.equal(loaded[n], first[n]) for n in first)
 

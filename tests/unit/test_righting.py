@@ -52,9 +52,10 @@ def test_the_gait_begins_at_its_beginning_and_goes_through_the_symmetries():
 
 
 def test_a_motor_that_turns_the_wrong_way_is_told_the_opposite():
-    plain, turned = (run(make(), [0.0] * 8, gain)[1] for gain in (None, torch.tensor([[-0.7, 0.3]])))
-    for a, b in zip(plain, turned, strict=True):
-        torch.testing.assert_close(b, a * torch.tensor([-1.0, 1.0]))
+    for known in ([[-0.7, 0.3]], [[-0.7, 0.3, -1.0, 0.0]]):  # the second with parameters of the body
+        plain, turned = (run(make(), [0.0] * 8, gain)[1] for gain in (None, torch.tensor(known)))
+        for a, b in zip(plain, turned, strict=True):
+            torch.testing.assert_close(b, a * torch.tensor([-1.0, 1.0]))
 
 
 def test_what_is_saved_is_loaded(tmp_path):

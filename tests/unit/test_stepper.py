@@ -26,7 +26,7 @@ def random_phi(model: MLP, own: tuple[str, ...], gain: bool, b: int) -> Phi:
         "x_mean": random(x, seed=1), "x_std": 0.5 + random(x, seed=2).abs(),
         "d_mean": 0.01 * random(d, seed=3), "d_std": 0.1 * random(d, seed=4).abs(),
     }  # fmt: skip
-    return Phi(net, norm, random(b, model.space.n_action, seed=5) if gain else None)
+    return Phi(net, norm, random(b, model.n_acting, seed=5) if gain else None)
 
 
 def states(model: MLP, b: int, n: int) -> torch.Tensor:
@@ -43,7 +43,7 @@ def dealt(model: MLP, phi: Phi, s: torch.Tensor, a: torch.Tensor) -> torch.Tenso
     e, out = model.ensemble, torch.empty_like(s)
     for i in range(min(e, s.shape[1])):
         net = {name: w[:, i : i + 1] if w.dim() == 4 else w[i : i + 1] for name, w in phi.net.items()}
-        one: Gaussian = MLP(model.space, model.width, model.depth).predict(
+        one: Gaussian = MLP(model.space, model.width, model.depth, body=model.body).predict(
             phi._replace(net=net), s[:, i::e], a[:, i::e]
         )
         out[:, i::e] = model.space.retract(s[:, i::e], one.mean)
@@ -53,9 +53,9 @@ def dealt(model: MLP, phi: Phi, s: torch.Tensor, a: torch.Tensor) -> torch.Tenso
 @pytest.mark.parametrize("b, n", [(1, 10), (3, 8), (2, 2)])
 @pytest.mark.parametrize("gain", [False, True])
 @pytest.mark.parametrize("own", [(), ("K",), ("W", "b", "K")], ids=["shared", "own head", "own weights"])
-@pytest.mark.parametrize("ensemble", [1, 3])
-def test_equals_predict_and_retract(ensemble, own, gain, b, n):
-    model = MLP(SPACE, width=24, depth=3, ensemble=ensemble)
+@pytest.mark.parametrize("ensemble, body", [(1, 0), (3, 0), (1, 4), (3, 4)])
+def test_equals_predict_and_retract(ensemble, body, own, gain, b, n):
+    model = MLP(SPACE, width=24, depth=3, ensemble=ensemble, body=body)
     phi, s, a = random_phi(model, own, gain, b), states(model, b, n), random(b, n, SPACE.n_action, seed=7)
     expected = dealt(model, phi, s, a)
     step, rough = model.stepper(phi), model.stepper(phi, torch.bfloat16)
