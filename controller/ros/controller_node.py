@@ -11,6 +11,7 @@ Planning and the watchdog run in threads of their own: neither a plan that is no
 command that is due.
 """
 
+import gc
 import json
 import threading
 import time
@@ -21,14 +22,13 @@ from typing import Any
 import numpy as np
 import torch
 from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import Point
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from std_msgs.msg import Float64MultiArray, MultiArrayDimension, String
 from std_srvs.srv import Trigger
-from visualization_msgs.msg import Marker, MarkerArray
+from visualization_msgs.msg import MarkerArray
 
 from controller.config import UsageError
-from controller.ros import convert
+from controller.ros import convert, lines
 from controller.ros.acting import MOST
 from controller.ros.brains import BRAINS, adapter_of, checkpoint_of
 from controller.ros.controller_config import ControlConfig, check
@@ -53,7 +53,6 @@ from controller.ros.params import flatten
 
 # What may change while it runs.
 LIVE = ("controller.", "delay_compensation", "command_delay_ms", "max_delay_ms", "repeat_commands", "marker_hz")
-COLOURS = {"plan": (1.0, 0.6, 0.1, 1.0), "reference": (0.2, 0.8, 0.4, 1.0), "path": (0.2, 0.8, 0.4, 0.35)}
 UNPREDICTED = 1.5  # periods; a state that is not predicted over the time until its command acts is too late then
 TIMED = 20  # plans whose median tells how long the next one will take
 
@@ -121,6 +120,8 @@ class ControllerNode(LifecycleNode):
         ]
         self._worker = Worker(self._plan, self._failed)
         self._watchdog = Watchdog(self._check)
+        gc.collect()
+        gc.freeze()  # a collection looks at what comes from now on, not at some hundred thousand objects of libraries
         self.get_logger().info(f"configured: {config.robot}, {adapter_of(config)}, period {1e3 * brain.dt:g} ms")
         return TransitionCallbackReturn.SUCCESS
 
@@ -282,16 +283,7 @@ class ControllerNode(LifecycleNode):
         if not hz or now - self._drawn < 1e9 / hz or not self._markers.get_subscription_count():
             return
         self._drawn = now
-        stamp = self.get_clock().now().to_msg()
-        array = MarkerArray()
-        for i, (name, points) in enumerate(loop.brain.lines(loop.memory).items()):
-            marker = Marker(ns=name, id=i, type=Marker.LINE_STRIP, action=Marker.ADD)
-            marker.header.frame_id, marker.header.stamp = "odom", stamp
-            marker.pose.orientation.w, marker.scale.x = 1.0, 0.02
-            marker.color.r, marker.color.g, marker.color.b, marker.color.a = COLOURS[name]
-            convert.fill_line(marker, points, Point)
-            array.markers.append(marker)  # pyright: ignore[reportAttributeAccessIssue]
-        self._markers.publish(array)
+        self._markers.publish(lines.markers(loop.brain.lines(loop.memory), self.get_clock().now().to_msg()))
 
     def _lead(self, since: int) -> int | None:
         """since: the stamp of the state to plan from [ns] -> until its command is expected to act; None: not to be taken into account."""
