@@ -1,5 +1,6 @@
 """The controller node's parameters. Nothing here needs ROS."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -45,6 +46,18 @@ class ControlConfig:
     """of the ant"""
     flight: FlightConfig = field(default_factory=FlightConfig)
     """of the quadrotor"""
+
+
+# What may change while the node runs.
+LIVE = ("controller.", "delay_compensation", "command_delay_ms", "max_delay_ms", "repeat_commands", "marker_hz")
+
+
+def check_live(names: Iterable[str]) -> None:
+    """Raises UsageError naming the first parameter that may not change while the node runs."""
+    if fixed := sorted(n for n in names if not n.startswith(LIVE)):
+        raise UsageError(
+            f"{fixed[0]} is read when the node is configured; valid: deactivate and clean up before it is changed"
+        )
 
 
 def check(config: ControlConfig) -> None:

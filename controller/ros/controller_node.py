@@ -31,7 +31,7 @@ from controller.config import UsageError
 from controller.ros import convert, lines
 from controller.ros.acting import MOST
 from controller.ros.brains import BRAINS, adapter_of, checkpoint_of
-from controller.ros.controller_config import ControlConfig, check
+from controller.ros.controller_config import ControlConfig, check, check_live
 from controller.ros.diagnosis import Second, inactive, judge, status
 from controller.ros.intake import Ignored, Intake
 from controller.ros.loop import BAD_STATE, OPERATOR, PLANNING, STATE, Loop, Row
@@ -51,8 +51,6 @@ from controller.ros.node import (
 )
 from controller.ros.params import flatten
 
-# What may change while it runs.
-LIVE = ("controller.", "delay_compensation", "command_delay_ms", "max_delay_ms", "repeat_commands", "marker_hz")
 UNPREDICTED = 1.5  # periods; a state that is not predicted over the time until its command acts is too late then
 TIMED = 20  # plans whose median tells how long the next one will take
 
@@ -185,10 +183,7 @@ class ControllerNode(LifecycleNode):
         check(config)
         if self._loop is None:
             return
-        if fixed := sorted(n for n in names if not n.startswith(LIVE)):
-            raise UsageError(
-                f"{fixed[0]} is read when the node is configured; valid: deactivate and clean up before it is changed"
-            )
+        check_live(names)
         if any(n.startswith("controller.") for n in names) and config.robot == "ant":
             self._build(config, warm=0)  # control goes on
 
