@@ -6,99 +6,110 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dynamics.adapt.effectiveness import discounted, normal_equations, solve
+from dynamics.adapt.effectiveness import Effectiveness
 from dynamics.adapt.gradient import OnlineSGD
 from dynamics.data import DataError, Rows, window
 from dynamics.mlp import MLP
-from dynamics.types import Theta, Transitions, as_phi
+from dynamics.types import Params, Theta, Transitions, as_phi
+
+# Of the gain filter, tried one setting after the other, around again until nothing changes: the fresh ones are among them.
+GRID = {
+    "gamma": (0.6, 0.7, 0.8, 0.87, 0.93, 0.96, 0.98),
+    "body_gamma": (0.6, 0.7, 0.8, 0.87, 0.93, 0.96, 0.98),
+    "inflation": (3.0, 10.0, 30.0),
+    "precision": (0.5, 2.0, 8.0),
+    "body_precision": (0.5, 2.0, 8.0, 32.0),
+}
+CHANGED = 0.06  # share of an episode of 500 steps in which a change lies no further back than a sequence's second half is long
 
 
+@torch.no_grad()
 def tune_filter(
     model: MLP, theta: Theta, rows: Rows, seed: int, progress: Callable[[str, int, int], None],
-    sequences: int = 256, length: int = 48, steps: int = 400,
+    sequences: int = 160, length: int = 32, sweeps: int = 2,
 ) -> tuple[Theta, dict[str, Any]]:  # fmt: skip
-    """Meta-learn discount, inflation and prior precision of the gain filter by gradient descent on what they are for: predicting the
-    next transitions.
+    """Discount, inflation and prior precision of the gain filter, by coordinate search on what they are for: the filter runs over held-out
+    recordings as it runs on the robot, and is scored on the transition that comes next.
 
-    A sequence is `length` transitions of one held-out episode, followed by `length` of another whose motors differ (half of the sequences
-    stay with one episode): the discount is learned from changes, which no single recording holds. Sequences are dealt evenly to the bodies that
-    recordings tell of, however rare: what is rare in training would else be held for unlikely on the robot. The normal equations are taken at the
-    gains that explain each transition's own window, so each prediction error is a quadratic in g and the filter is differentiable in
-    its settings.
+    A sequence is 2 `length` transitions: half of them of one robot, half of them change to another robot in the middle, which no single
+    recording holds. Scored are the second halves, a change as rarely as it comes in an episode; of each kind of body that recordings tell of
+    the logarithm of the mean squared error, so that what is rare in training, or hard to predict, counts no less and no more. A criterion that
+    is differentiable, with each window linearised at the gains that explain it best, chose so short a memory that the healthy robot was
+    predicted worse with the filter than without.
     """
     rng = torch.Generator().manual_seed(seed)
-    pieces = []
-    for half in range(2):
-        at = _starts(rows, sequences, length, rng)
-        if half == 1:
-            stay = torch.arange(sequences) % 2 == 0
-            at = torch.where(stay & _room(rows, pieces[0][1], 2 * length), pieces[0][1] + length, at)
-        _, t = window(rows, at, 0, length)
-        gain = model.neutral.expand(sequences, -1)
-        for _ in range(3):
-            h, r = normal_equations(model, theta.net, theta.norm, theta.meta["effectiveness.sigma"], gain, t)
-            gain = solve(model, h.sum(1) / 10.0, r.sum(1) / 10.0, torch.full((model.n_acting,), 0.5))
-        h, r = normal_equations(model, theta.net, theta.norm, theta.meta["effectiveness.sigma"], gain, t)
-        pieces.append(((h, r), at))
-    h = torch.cat([p[0][0] for p in pieces], 1)  # (n, 2 length, a, a)
-    r = torch.cat([p[0][1] for p in pieces], 1)
-    meta, motors = theta.meta, model.space.n_action
-    gamma = meta["effectiveness.gamma"].expand(model.n_acting)
-    free = {"inflation": meta["effectiveness.inflation"].log().clone()}
-    for kind, of in (("", slice(0, motors)), ("body_", slice(motors, None))):
-        if len(gamma[of]):
-            free[f"{kind}gamma"] = torch.logit(gamma[of]).mean().clone()
-            free[f"{kind}precision"] = meta["effectiveness.precision"][of].log().mean().clone()
-    train_half, held = slice(0, None, 2), slice(1, None, 2)
-    for w in free.values():
-        w.requires_grad_()
-    optimiser = torch.optim.Adam(list(free.values()), lr=0.05)
-    first = float(_filter_error(model, free, h[held], r[held]).detach())
-    best, best_loss = {k: w.detach().clone() for k, w in free.items()}, first
-    for step in range(1, steps + 1):
-        loss = _filter_error(model, free, h[train_half], r[train_half])
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        if step % 20 == 0:
-            with torch.no_grad():
-                now = float(_filter_error(model, free, h[held], r[held]))
-            if now < best_loss:
-                best, best_loss = {k: w.detach().clone() for k, w in free.items()}, now
-            progress("train effectiveness", step, steps)
-    learned = {
-        "effectiveness.gamma": _each(model, best, "gamma").sigmoid(),
-        "effectiveness.inflation": best["inflation"].exp(),
-        "effectiveness.precision": _each(model, best, "precision").exp(),
-    }
-    record = {"validation_before": first, "validation": best_loss} | {
-        k: float(best[k].sigmoid() if k.endswith("gamma") else best[k].exp()) for k in best
-    }
-    return theta._replace(meta=meta | learned), record
-
-
-def _each(model: MLP, free: dict[str, Tensor], name: str) -> Tensor:
-    """(n_acting,) one setting for all motors, one for all parameters of the body."""
-    parts = [free[name].expand(model.space.n_action)]
+    at = _starts(rows, sequences, 2 * length, rng)
+    stay = window(rows, at, 0, 2 * length)[1]
+    then = _starts(rows, sequences, length, rng)
+    parts = [window(rows, start, 0, length)[1] for start in (_starts(rows, sequences, length, rng), then)]
+    change = Transitions(*(torch.cat(x, 1) for x in zip(*parts, strict=True)))
+    t = Transitions(*(torch.cat(x) for x in zip(stay, change, strict=True)))
+    kind = _kinds(rows)[torch.cat((at, then))]
+    gamma, precision = (theta.meta[f"effectiveness.{n}"].expand(model.n_acting) for n in ("gamma", "precision"))
+    best = {"gamma": gamma[0], "inflation": theta.meta["effectiveness.inflation"], "precision": precision[0]}
     if model.body:
-        parts.append(free[f"body_{name}"].expand(model.body))
-    return torch.cat(parts)
+        best |= {"body_gamma": gamma[-1], "body_precision": precision[-1]}
+    best = {name: round(float(x), 6) for name, x in best.items()}
+    chosen, held = (torch.arange(2 * sequences) % 2 == i for i in range(2))
+
+    def scores(settings: dict[str, float]) -> tuple[float, float]:
+        error = _replayed(model, theta._replace(meta=theta.meta | _meta(model, settings)), t)[:, length:].mean(1)
+        return _score(error, kind, chosen, sequences), _score(error, kind, held, sequences)
+
+    tried = {tuple(best.values()): scores(best)}
+    first = tried[tuple(best.values())]
+    done, total = 0, sweeps * sum(len(GRID[name]) for name in best)
+    for _ in range(sweeps):
+        for name in best:
+            for value in GRID[name]:
+                settings = best | {name: value}
+                if (key := tuple(settings.values())) not in tried:
+                    tried[key] = scores(settings)
+                if tried[key][0] < tried[tuple(best.values())][0]:
+                    best = settings
+                progress("train effectiveness", done := done + 1, total)
+    record = {"validation_before": first[1], "validation": tried[tuple(best.values())][1]} | best
+    return theta._replace(meta=theta.meta | _meta(model, best)), record
 
 
-def _filter_error(model: MLP, free: dict[str, Tensor], h: Tensor, r: Tensor) -> Tensor:
-    """Mean of (g^T H g - 2 g^T r) of the next transition under the gains filtered so far: its squared error, up to a constant."""
-    n, length, a, _ = h.shape
-    gamma, c = _each(model, free, "gamma").sigmoid(), free["inflation"].exp()
-    precision = _each(model, free, "precision").exp()
-    hs, rs = torch.zeros(n, a, a), torch.zeros(n, a)
-    gains = []
-    for t in range(length):
-        g = torch.linalg.solve(hs / c + torch.diag_embed(precision.expand(n, a)), rs / c + precision * model.neutral)
-        gains.append(g)
-        hs, rs = discounted(gamma, g, hs, rs)
-        hs, rs = hs + h[:, t], rs + r[:, t]
-    g = torch.stack(gains, 1)
-    return ((h @ g[..., None])[..., 0] * g - 2 * g * r).sum(-1).mean()
+def _meta(model: MLP, settings: dict[str, float]) -> Params:
+    def each(name: str) -> Tensor:
+        motors = torch.full((model.space.n_action,), settings[name])
+        return torch.cat((motors, torch.full((model.body,), settings.get(f"body_{name}", 0.0))))
+
+    return {
+        "effectiveness.gamma": each("gamma"),
+        "effectiveness.inflation": torch.tensor(settings["inflation"]),
+        "effectiveness.precision": each("precision"),
+    }
+
+
+def _replayed(model: MLP, theta: Theta, t: Transitions) -> Tensor:
+    """(n, length) squared errors of what the filter predicts of every transition from those before."""
+    adapter, phi, errors = Effectiveness(model), as_phi(theta), []
+    carry = adapter.init(theta, len(t.mask))
+    for i in range(t.mask.shape[1]):
+        now = Transitions(*(x[:, i : i + 1] for x in t))
+        error = model.normalised(phi, now.s, now.a).mean(1) - model.target(phi, now.s, now.s_next)
+        errors.append(error.square().mean((1, 2)))
+        phi, carry = adapter.adapt(theta, carry, now)
+    return torch.stack(errors, 1)
+
+
+def _score(error: Tensor, kind: Tensor, of: Tensor, stayed: int) -> float:
+    """Mean over kinds of the log of the mean error (n,) of the sequences in `of` (n,), of which the first `stayed` hold no change."""
+    stays = torch.arange(len(error)) < stayed
+    logs = []
+    for k in kind.unique():
+        parts = [error[of & (kind == k) & which] for which in (stays, ~stays)]
+        if all(len(part) for part in parts):
+            logs.append(((1 - CHANGED) * parts[0].mean() + CHANGED * parts[1].mean()).log())
+    return float(torch.stack(logs).mean()) if logs else float("inf")
+
+
+def _kinds(rows: Rows) -> Tensor:
+    """(n,) number of the kind of robot: rows of which the same is told are of one kind."""
+    return rows.told.nan_to_num(nan=-9.0).unique(dim=0, return_inverse=True)[1]
 
 
 def _starts(rows: Rows, count: int, length: int, rng: torch.Generator) -> Tensor:
@@ -109,8 +120,7 @@ def _starts(rows: Rows, count: int, length: int, rng: torch.Generator) -> Tensor
         raise DataError(
             f"no held-out episode is {length} transitions long; valid: a dataset of 8 or more such episodes"
         )
-    # Rows of which the same is told are of one kind; the row count of a kind plays no part.
-    kind = rows.told.nan_to_num(nan=-9.0)[ok].unique(dim=0, return_inverse=True)[1]
+    kind = _kinds(rows)[ok]  # how many rows a kind has plays no part
     chance = 1.0 / torch.bincount(kind)[kind].float()
     return at[ok][_draw(chance, count, rng)]
 
