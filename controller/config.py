@@ -121,7 +121,7 @@ class PlannerConfig:
 class ControllerConfig:
     """The loop: what adapts, what plans, in which precision."""
 
-    adapter: AdapterName = "effectiveness+last-layer"
+    adapter: AdapterName = "effectiveness"
     k: int = 32
     """context window: the last k transitions"""
     precision: Literal["float32", "bfloat16"] = "float32"

@@ -44,7 +44,7 @@ TIMED_STEPS = 200
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    adapters: tuple[str, ...] = ("frozen", "effectiveness+last-layer")
+    adapters: tuple[str, ...] = ("frozen", "effectiveness")
     """adapters, and the references oracle (the planner on the true simulator) and specialist (trained on that very damage)"""
     conditions: tuple[str, ...] = ("healthy", "leg:3")
     """what happens to the robot, e.g. leg:3@100+leg:0@300"""

@@ -103,7 +103,7 @@ def test_the_oracle_runs(tmp_path):
 def test_demo_writes_summary_and_plot(tmp_path):
     main(["demo", "ant", "--out", str(tmp_path), "--seed", "3", "--no-video", "--steps", "45", "--seeds", "2"])
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert [c["adapter"] for c in summary["controllers"]] == ["effectiveness+last-layer", "frozen"]
+    assert [c["adapter"] for c in summary["controllers"]] == ["effectiveness", "frozen"]
     assert summary["onsets"] == [15] and summary["video"] is None
     assert (tmp_path / "demo.png").stat().st_size > 10_000 and not (tmp_path / "demo.mp4").exists()
 
