@@ -26,7 +26,7 @@ test: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/sealegs bench --out runs/bench
 
-# From nothing to the shipped weights: about an hour on two quiet cores; run again to go on where it was cut off.
+# From nothing to the shipped weights: about an hour and a half on two quiet cores; run again to go on where it was cut off.
 W = controller/weights
 RUN ?= runs/weights
 # Short legs come late: a round with them moves the healthy gait little, and tells the model what no motor's gain can.
