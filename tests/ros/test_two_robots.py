@@ -102,9 +102,15 @@ def test_each_controller_commands_its_own_robot_alone(tmp_path, domain, watcher)
             assert watcher.spin(answer.done) and answer.result().success
             n = len(watcher.rows["left"])
             assert watcher.spin(lambda n=n: len(watcher.rows["left"]) > n + 3), name
-        seen = {ns: len(rows) for ns, rows in watcher.rows.items()}
-        assert watcher.spin(lambda: all(len(rows) >= seen[ns] + 20 for ns, rows in watcher.rows.items()))
-        kinds = {ns: {(r.kind, r.cause) for r in rows[seen[ns] + 2 :]} for ns, rows in watcher.rows.items()}
+        answered = (
+            time.monotonic()
+        )  # telemetry from before may still be on its way: rows say when their command was sent, on the same clock
+
+        def since() -> dict[str, list[Row]]:
+            return {ns: [r for r in rows if r.sent_s > answered] for ns, rows in watcher.rows.items()}
+
+        assert watcher.spin(lambda: all(len(rows) >= 20 for rows in since().values()))
+        kinds = {ns: {(r.kind, r.cause) for r in rows} for ns, rows in since().items()}
         assert kinds["left"] == {(MISS, OPERATOR)} and {kind for kind, _ in kinds["right"]} == {STEP}
     finally:
         for nodes in sides.values():
