@@ -12,7 +12,7 @@ from dynamics.data import DataError, Rows, window
 from dynamics.mlp import MLP
 from dynamics.types import Params, Theta, Transitions, as_phi
 
-# Of the gain filter, tried one setting after the other, around again until nothing changes: the fresh ones are among them.
+# Of the gain filter, tried one setting after the other, twice around: the fresh ones are among them.
 GRID = {
     "gamma": (0.6, 0.7, 0.8, 0.87, 0.93, 0.96, 0.98),
     "body_gamma": (0.6, 0.7, 0.8, 0.87, 0.93, 0.96, 0.98),
@@ -34,8 +34,7 @@ def tune_filter(
     A sequence is 2 `length` transitions: half of them of one robot, half of them change to another robot in the middle, which no single
     recording holds. Scored are the second halves, a change as rarely as it comes in an episode; of each kind of body that recordings tell of
     the logarithm of the mean squared error, so that what is rare in training, or hard to predict, counts no less and no more. A criterion that
-    is differentiable, with each window linearised at the gains that explain it best, chose so short a memory that the healthy robot was
-    predicted worse with the filter than without.
+    is differentiable, with each window linearised at the gains that explain it best, chose settings that lost a short leg (NOTES.md).
     """
     rng = torch.Generator().manual_seed(seed)
     at = _starts(rows, sequences, 2 * length, rng)
