@@ -69,6 +69,8 @@ class RosConfig:
     """how often each command is sent again, spread over the period"""
     delay_compensation: bool = True
     """predict the state over the measured time until the command acts, before planning; never in lockstep"""
+    thread_priority: int = ControlConfig.thread_priority
+    """of SCHED_FIFO for controller and robot in real time, 1 to 99, where the system permits it; 0: the ordinary priority"""
 
 
 @dataclass(frozen=True)
@@ -214,13 +216,13 @@ def ros(c: Ros | RosQuadrotor, hosts: Mapping[str, str] | None = None) -> None:
     control = {
         "robot": c.robot, "weights": str(c.weights.resolve() if c.weights else ""), "seed": c.seed, "autostart": True,
         "lockstep": c.lockstep, "delay_compensation": c.delay_compensation, "command_delay_ms": c.command_delay_ms,
-        "max_delay_ms": c.max_delay_ms, "repeat_commands": c.repeat_commands, **own, **clock,
+        "max_delay_ms": c.max_delay_ms, "repeat_commands": c.repeat_commands, "thread_priority": c.thread_priority, **own, **clock,
     }  # fmt: skip
     engine = {} if isinstance(c, Ros) else {"engine": c.engine, **own}
     robot = {
         "robot": c.robot, "condition": c.condition, "seed": c.seed, "mode": mode, "speed": float(c.speed), "steps": steps,
         "listeners": 1 + (c.record is not None), "delay_ms": c.delay_ms, "jitter_ms": c.jitter_ms, "drop": c.drop,
-        "relay_commands": c.relay_commands, **engine,
+        "relay_commands": c.relay_commands, "thread_priority": c.thread_priority, **engine,
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         nodes = Nodes(Path(folder), c.domain, c.namespace, hosts)

@@ -40,6 +40,9 @@ class ControlConfig:
     repeat_commands: int = 0
     """how often each command is sent again, spread over the period: where commands get lost or overtake each other, so that the robot does not
     take that for silence; 2 where both are as bad as a period"""
+    thread_priority: int = 50
+    """of SCHED_FIFO while active, 1 to 99, so that other programs delay no command; 0: the ordinary priority. Only in real time, and where the
+    system permits it"""
     marker_hz: float = 5.0
     """how often plan and reference are drawn, where somebody looks; 0: never"""
     controller: ControllerConfig = field(default_factory=real_time)
@@ -60,12 +63,19 @@ def check_live(names: Iterable[str]) -> None:
         )
 
 
+def check_priority(priority: int) -> None:
+    """Raises UsageError."""
+    if not 0 <= priority <= 99:
+        raise UsageError(f"thread_priority is {priority}; valid: 0, or 1 to 99 of SCHED_FIFO")
+
+
 def check(config: ControlConfig) -> None:
     """Raises UsageError, VehicleError, TrajectoryError."""
     if config.robot == "quadrotor":
         check_flight(config.flight, config.seed)
     if not 0 <= config.command_delay_ms < 1e3 * MOST:
         raise UsageError(f"command_delay_ms is {config.command_delay_ms}; valid: 0 or more, below {1e3 * MOST:g}")
+    check_priority(config.thread_priority)
     if not 0 <= config.repeat_commands <= MOST_REPEATS:
         raise UsageError(f"repeat_commands is {config.repeat_commands}; valid: 0 to {MOST_REPEATS}")
     planner = config.controller.planner

@@ -29,7 +29,7 @@ from visualization_msgs.msg import MarkerArray
 
 from controller.config import UsageError
 from controller.ros import convert, lines
-from controller.ros.acting import MOST
+from controller.ros.acting import MOST, Timing
 from controller.ros.brains import BRAINS, adapter_of, checkpoint_of
 from controller.ros.controller_config import ControlConfig, check, check_live
 from controller.ros.diagnosis import Second, inactive, judge, status
@@ -44,6 +44,7 @@ from controller.ros.node import (
     Parameters,
     Watchdog,
     Worker,
+    give_priority,
     now_ns,
     refuse_transitions,
     run_node,
@@ -94,7 +95,7 @@ class ControllerNode(LifecycleNode):
         """All that is slow: weights, warm-up."""
         config = self.settings.config
         try:
-            self._build(config, warm=3)  # the first steps of a size are slow
+            self._build(config)
         except ValueError as e:
             self.get_logger().error(str(e))
             self._why = str(e)
@@ -116,7 +117,7 @@ class ControllerNode(LifecycleNode):
             )
             for topic, kind in brain.inputs.items()
         ]
-        self._worker = Worker(self._plan, self._failed)
+        self._worker = Worker(self._plan, self._failed, self._practise)
         self._watchdog = Watchdog(self._check)
         gc.collect()
         gc.freeze()  # a collection looks at what comes from now on, not at some hundred thousand objects of libraries
@@ -131,12 +132,20 @@ class ControllerNode(LifecycleNode):
             self._took.clear()
             if self._loop is not None:
                 self._loop.pause()
+        self._prioritise(self.settings.config.thread_priority)
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         with self._lock:
             self._active = False
+        self._prioritise(0)
         return super().on_deactivate(state)
+
+    def _prioritise(self, priority: int) -> None:
+        """Where time counts: neither in lockstep nor where the simulator tells the time."""
+        config = self.settings.config
+        if config.thread_priority and not (self._simulated or config.lockstep) and (why := give_priority(priority)):
+            self.get_logger().warning(why)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         self.close()
@@ -160,12 +169,9 @@ class ControllerNode(LifecycleNode):
             self._cores.close()
         self._worker = self._watchdog = self._cores = None
 
-    def _build(self, config: ControlConfig, warm: int) -> None:
-        """A new loop with nothing adapted, after `warm` steps for practice. Raises CheckpointError, UsageError."""
+    def _build(self, config: ControlConfig) -> None:
+        """A new loop with nothing adapted. Raises CheckpointError, UsageError."""
         brain = BRAINS[config.robot](config, Path(config.weights) if config.weights else None)
-        memory = brain.init(config.seed)
-        for i in range(warm):
-            memory = brain.step(memory, brain.rest(), round(i * brain.dt * 1e9), None)[1]
         with self._lock:
             run = time.time_ns() // 1_000_000
             if self._loop is not None:  # newer, also where the system's clock was set back
@@ -185,7 +191,7 @@ class ControllerNode(LifecycleNode):
             return
         check_live(names)
         if any(n.startswith("controller.") for n in names) and config.robot == "ant":
-            self._build(config, warm=0)  # control goes on
+            self._build(config)  # control goes on
 
     # --- states in, commands out
 
@@ -219,6 +225,18 @@ class ControllerNode(LifecycleNode):
             self._unplanned(taken.stamp)
         elif self._worker is not None:
             self._counts["skipped"] += self._worker.give((self._activations, (state, taken.stamp, received)))
+
+    def _practise(self) -> None:
+        """In the worker's thread, before it works: the steps of a start, which are slow the first time, and then are not in the first commands."""
+        assert self._loop is not None
+        brain = self._loop.brain
+        memory, action = brain.init(0), None
+        for i in range(3):
+            timing = None if action is None else Timing(((1.0, action),), ((0.5, action),))
+            action, memory, _ = brain.step(memory, brain.rest(), round(i * brain.dt * 1e9), timing)
+            memory = brain.prepare(memory)
+        brain.miss(memory, False)
+        self._prepare(self._loop)  # of the first plan, too
 
     def _plan(self, waited: tuple[int, tuple[np.ndarray, int, int]]) -> None:
         """In the worker's thread."""

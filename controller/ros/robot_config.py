@@ -79,6 +79,8 @@ class RobotConfig:
     relay_commands: bool = False
     """commands are delayed and lost on their way, too"""
     fault: Fault = "none"
+    thread_priority: int = 50
+    """as the controller node's, in mode real: what stands in for hardware is as punctual"""
     marker_hz: float = 10.0
     engine: Literal["mujoco", "pybullet"] = "mujoco"
     """of the quadrotor"""

@@ -25,7 +25,8 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from controller.config import UsageError
 from controller.ros import convert
-from controller.ros.node import LATCHED, NEWEST, OFFERED, STEADY, Parameters, other_clock, run_node
+from controller.ros.controller_config import check_priority
+from controller.ros.node import LATCHED, NEWEST, OFFERED, STEADY, Parameters, give_priority, other_clock, run_node
 from controller.ros.plants import PLANTS
 from controller.ros.robot_config import LATE_MS, SILENCE, Fault, RobotConfig, overtaken, tells_of_life
 from controller.ros.shapes import Shape
@@ -33,7 +34,7 @@ from controller.ros.stop import STOP
 
 AGAIN = 0.2  # [s] after which an unanswered state is sent again in lockstep
 NEW = 5.0  # [s] in which who finds that /clock is published already gives way; DDS takes up to 3 s to say so
-FIXED = ("robot", "seed", "mode", "speed", "steps", "stand", "listeners", "engine", "marker_hz")  # read at the start
+FIXED = ("robot", "seed", "mode", "speed", "steps", "stand", "listeners", "engine", "marker_hz", "thread_priority")  # read at the start
 RED, GREY = (0.9, 0.2, 0.15, 1.0), (0.75, 0.6, 0.4, 1.0)
 
 
@@ -87,6 +88,7 @@ class RobotNode(Node):
         for name in ("drop", "reorder"):
             if getattr(config, name) > 1:
                 raise UsageError(f"{name} is {getattr(config, name)}; valid: a probability, 0 to 1")
+        check_priority(config.thread_priority)
         if config.speed <= 0:
             raise UsageError(f"speed is {config.speed}; valid: more than 0")
         late = [n for n in ("delay_ms", "jitter_ms", "drop", "reorder", "relay_commands") if getattr(config, n)]
@@ -313,6 +315,8 @@ def timed(node: RobotNode, executor: Executor) -> int:
     speed = config.speed if config.mode == "fast" else 1.0
     grain = node.period // plant.substeps
     wait(node, executor)
+    if config.mode == "real" and config.thread_priority and (why := give_priority(config.thread_priority)):
+        node.get_logger().warning(why)
     origin, begun = (0 if config.mode == "fast" else time.time_ns()), time.monotonic_ns()
     tick = 0
     # Where the machine stood still, the robot goes on from now rather than hurry. Simulated time waits for it: a /clock that made up for it would
