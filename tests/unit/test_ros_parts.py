@@ -160,6 +160,7 @@ def test_parameters_are_the_dataclass():
         ("controller.planner.kind", "dice"), ("controller.planner.samples", 0), ("controller.planner.std", math.nan), ("seed", -1),
         ("command_delay_ms", 600.0), ("repeat_commands", 11), ("repeat_commands", -1), ("controller.planner.ahead", -1),
         ("controller.planner.beta", 1.0), ("controller.k", 0), ("robot", "whale"), ("controller.planner.horizon", 1.5), ("no.such", 1),
+        ("thread_priority", 100), ("thread_priority", -1),
     ],
 )  # fmt: skip
 def test_nonsense_is_refused_with_its_value(name, value):
