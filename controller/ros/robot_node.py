@@ -34,7 +34,18 @@ from controller.ros.stop import STOP
 
 AGAIN = 0.2  # [s] after which an unanswered state is sent again in lockstep
 NEW = 5.0  # [s] in which who finds that /clock is published already gives way; DDS takes up to 3 s to say so
-FIXED = ("robot", "seed", "mode", "speed", "steps", "stand", "listeners", "engine", "marker_hz", "thread_priority")  # read at the start
+FIXED = (
+    "robot",
+    "seed",
+    "mode",
+    "speed",
+    "steps",
+    "stand",
+    "listeners",
+    "engine",
+    "marker_hz",
+    "thread_priority",
+)  # read at the start
 RED, GREY = (0.9, 0.2, 0.15, 1.0), (0.75, 0.6, 0.4, 1.0)
 
 
