@@ -1,10 +1,11 @@
-"""MLP.stepper as one function in C, compiled for this processor and this network: see fused.c.
+"""MLP.stepper and scalar.of as a function each in C, compiled for this processor and these sizes: layers.c, step.c, scalar.c, and the space's maps.
 
-torch multiplies matrices as fast as can be done, but what is around the products takes as long as they do where candidates are a hundred.
+torch multiplies large matrices about as fast as can be; but with a hundred candidates what is between the products takes as long as they do, and
+with thousands their layers' outputs leave the cache.
 """
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -16,79 +17,115 @@ from native.build import NATIVE, library
 from robots.space import StateSpace
 
 FLAGS = ("-O3", NATIVE, "-ffp-contract=fast", "-fno-math-errno")
-# Candidates a block, numbers a register, and outputs whose sums stay in registers together: R * B / LANES of them, and a few more.
-MOST = 8  # outputs
+POINTER, NUMBER = ctypes.c_void_p, ctypes.c_long
+PANEL = 8  # outputs that weights are padded to: a multiple of every R below
+# Numbers in a register; outputs whose sums are kept in registers together, R x B / LANES of these; candidates in a block.
 TILES = """#include <math.h>
 #if defined(__AVX512F__)
 enum { LANES = 16, R = 8, B = 32 };
 #elif defined(__AVX2__) && defined(__FMA__)
 enum { LANES = 8, R = 4, B = 24 };
 #else
-#error "no fused multiply-add, or not tried on this processor"
+#error "not tried on this processor"
 #endif
 """
+
 
 def stepper(
     space: StateSpace, width: int, depth: int, phi: Phi, neutral: Tensor, clip: float
 ) -> Callable[[Tensor, Tensor], Tensor] | None:
-    """What MLP.stepper returns, in float32, of an ensemble of one; None where it cannot be compiled. neutral (n_acting,): gains of motors and
-    parameters of the body where phi has none. Several threads may call it at once."""
-    compiled = _compiled(space, width, depth, len(neutral) - space.n_action, clip)
+    """What MLP.stepper returns, in float32 and of an ensemble of one; None where it cannot be compiled. neutral (n_acting,): the gain where phi has
+    none. Several threads may call it at once. Raises ValueError, RuntimeError on wrong shapes."""
+    compiled = _step(space, width, depth, len(neutral) - space.n_action, clip)
     if compiled is None:
         return None
-    own = [w.shape[0] for w in phi.net.values() if w.dim() == 4]
-    each = [{n: w[i, 0] if w.dim() == 4 else w[0] for n, w in phi.net.items()} for i in range(max(own, default=1))]
-    packed = [_pack(compiled, net, phi.norm, depth) for net in each]
+    own = max((w.shape[0] for w in phi.net.values() if w.dim() == 4), default=1)  # robots with weights of their own
+    nets = [{n: w[i, 0] if w.dim() == 4 else w[0] for n, w in phi.net.items()} for i in range(own)]
+    norm = (phi.norm["x_mean"], 1 / phi.norm["x_std"], phi.norm["d_mean"], phi.norm["d_std"])
+    packed = [_packed(compiled, norm, _layers(net, depth)) for net in nets]
     acting = (neutral[None] if phi.gain is None else phi.gain).float()
 
     def predict(s: Tensor, a: Tensor) -> Tensor:
         b, n, _ = s.shape
-        # What does not fit is refused here: C would read on beyond its end.
-        s, a = s.expand(b, n, space.n_state), a.expand(b, n, space.n_action)
+        if own not in (1, b):
+            raise ValueError(f"states of {b} robots for a model of {own}")
+        # What has another shape is refused: C would read on beyond its end.
+        s, a, gain = s.expand(b, n, space.n_state), a.expand(b, n, space.n_action), acting.expand(b, -1).contiguous()
         s, a = (x.movedim(-1, 0).float().contiguous() for x in (s, a))
-        gain, out, columns = acting.expand(b, -1).contiguous(), torch.empty_like(s), b * n
-        share = columns // len(packed)  # candidates for each set of weights: all, or those of a robot
+        out, share = torch.empty_like(s), b * n // own
         for i, weights in enumerate(packed):
-            compiled.step(
-                *(x.data_ptr() for x in (weights, gain, s, a, out)), columns, n, i * share, (i + 1) * share
-            )
+            data = (x.data_ptr() for x in (weights, gain, s, a, out))
+            compiled.step(*data, b * n, n, i * share, (i + 1) * share)
         return out.movedim(0, -1)
 
     return predict
 
 
-def _pack(compiled: ctypes.CDLL, net: Params, norm: Params, depth: int) -> Tensor:
-    """One network's weights, W (in, out), b (1, out), K (n_psi, d), as fused.c reads them."""
+def scalar(space: StateSpace, net: Params, clip: float) -> Callable[[Tensor], Tensor] | None:
+    """What scalar.of returns; None where it cannot be compiled. Raises RuntimeError on a wrong shape."""
+    compiled = _scalar(space, *net["W0"].shape, clip)
+    if compiled is None:
+        return None
+    weights = _packed(compiled, (net["mean"], 1 / net["std"]), [(net[f"W{i}"], net[f"b{i}"]) for i in range(3)])
+
+    def predict(s: Tensor) -> Tensor:
+        s = s.expand(*s.shape[:-1], space.n_state).movedim(-1, 0).float().contiguous()
+        out = torch.empty(s.shape[1:])
+        compiled.scalar(weights.data_ptr(), s.data_ptr(), out.data_ptr(), out.numel())
+        return out
+
+    return predict
+
+
+def _layers(net: Params, depth: int) -> list[tuple[Tensor, Tensor]]:
+    """W{i} (in, out), b{i} (1, out), K (n_psi, d) -> weights and bias of each layer."""
     layers = [(net[f"W{i}"], net[f"b{i}"]) for i in range(depth)]
-    # The 1 of psi. NaN or infinite weights make it NaN, and so reach the delta whatever lies between.
+    # The 1 of psi. NaN or infinite weights make it NaN, and so reach the delta whatever is in between.
     one = 1 + 0 * sum((w.sum() for layer in layers for w in layer), torch.zeros(()))
-    layers.append((net["K"][:-1], net["K"][-1] * one))
-    head = torch.cat([norm["x_mean"], 1 / norm["x_std"], norm["d_mean"], norm["d_std"]])
-    out = torch.empty(len(head) + sum((w.shape[0] + 1) * -(-w.shape[1] // MOST) * MOST for w, _ in layers))
-    out[: len(head)] = head
-    at = len(head)
-    for w, bias in layers:
-        w, bias = w.float().contiguous(), bias.float().contiguous()
+    return [*layers, (net["K"][:-1], net["K"][-1] * one)]
+
+
+def _packed(compiled: ctypes.CDLL, norm: Sequence[Tensor], layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """As C reads them: normalisers, then each layer's weights (in, out) and bias."""
+    panels = [(len(w) + 1) * -(-w.shape[1] // PANEL) * PANEL for w, _ in layers]
+    out = torch.cat((*(x.float() for x in norm), torch.empty(sum(panels))))
+    at = len(out) - sum(panels)
+    for pair in layers:
+        w, bias = (x.float().contiguous() for x in pair)
         at += compiled.pack(w.data_ptr(), bias.data_ptr(), *w.shape, out[at:].data_ptr())
     return out
 
 
 @cache
-def _compiled(space: StateSpace, width: int, depth: int, body: int, clip: float) -> ctypes.CDLL | None:
-    """None where there is none: see native.build, or the space has no C."""
+def _step(space: StateSpace, width: int, depth: int, body: int, clip: float) -> ctypes.CDLL | None:
+    sizes = {"N_ACTION": space.n_action, "N_BODY": body, "N_DELTA": space.n_delta, "WIDTH": width, "DEPTH": depth}
+    compiled = _compiled(space, "step.c", clip, sizes)
+    if compiled is not None:
+        compiled.step.argtypes, compiled.step.restype = [POINTER] * 5 + [NUMBER] * 4, None
+    return compiled
+
+
+@cache
+def _scalar(space: StateSpace, seen: int, width: int, clip: float) -> ctypes.CDLL | None:
+    compiled = _compiled(space, "scalar.c", clip, {"N_SEEN": seen, "WIDTH": width})
+    if compiled is not None:
+        compiled.scalar.argtypes, compiled.scalar.restype = [POINTER] * 3 + [NUMBER], None
+    return compiled
+
+
+def _compiled(space: StateSpace, file: str, clip: float, sizes: dict[str, int]) -> ctypes.CDLL | None:
+    """None where native.build makes none, or the space has no C."""
     if space.native is None:
         return None
-    sizes = {
-        "N_STATE": space.n_state, "N_FEATURE": space.n_feature, "N_ACTION": space.n_action, "N_BODY": body,
-        "N_DELTA": space.n_delta, "WIDTH": width, "DEPTH": depth, "CLIP": f"{clip}f",
-    }  # fmt: skip
-    macros = "".join(f"#define {name} {value}\n" for name, value in sizes.items())
-    kernel = Path(__file__).with_name("fused.c")
-    path = library("\n".join((macros + TILES, space.native.read_text(), kernel.read_text())), FLAGS)
-    if path is None:
+    sizes = {"N_STATE": space.n_state, "N_FEATURE": space.n_feature} | sizes
+    macros = "".join(f"#define {name} {value}\n" for name, value in sizes.items()) + f"#define CLIP {clip}f\n"
+    here = Path(__file__).parent
+    sources = (path.read_text() for path in (space.native, here / "layers.c", here / file))
+    try:
+        path = library("\n".join((macros, TILES, *sources)), FLAGS)
+        compiled = None if path is None else ctypes.CDLL(str(path))
+    except OSError:  # in a folder that nothing may be run from
         return None
-    compiled = ctypes.CDLL(str(path))
-    pointer, number = ctypes.c_void_p, ctypes.c_long
-    compiled.pack.argtypes, compiled.pack.restype = [pointer, pointer, number, number, pointer], number
-    compiled.step.argtypes, compiled.step.restype = [pointer] * 5 + [number] * 4, None
+    if compiled is not None:
+        compiled.pack.argtypes, compiled.pack.restype = [POINTER, POINTER, NUMBER, NUMBER, POINTER], NUMBER
     return compiled

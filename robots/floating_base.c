@@ -1,9 +1,16 @@
-/* FloatingBase's maps (space.py) for a block of B states, a row for each component: s (N_STATE, B), x (N_FEATURE, B), delta (N_DELTA, B). */
+/* FloatingBase's maps (space.py) for a block of B states, a row for each component: s (N_STATE, B), x (N_FEATURE, B; directed: 3 more),
+ * delta (N_DELTA, B). */
 
 static void features(float (*s)[B], float (*x)[B]) {
     for (int c = 0; c < B; c++) x[0][c] = s[2][c];
     for (int i = 1; i < N_FEATURE; i++)
         for (int c = 0; c < B; c++) x[i][c] = s[i + 5][c];
+}
+
+static void directed(float (*s)[B], float (*x)[B]) {
+    features(s, x);
+    for (int i = 0; i < 3; i++)
+        for (int c = 0; c < B; c++) x[N_FEATURE + i][c] = s[3 + i][c];
 }
 
 /* s becomes the next state. */

@@ -1,6 +1,6 @@
 """State spaces: what the simulator or the sensors report <-> what the network sees.
 
-Rotations live in this file and nowhere else. A space offers four maps, all batched over any leading shape:
+Rotations live in this file, and in floating_base.c for the hot loop. A space offers four maps, all batched over any leading shape:
 
     features(s)       -> x          the network's input, invariant to whatever the dynamics are invariant to
     directed(s)       -> x          what a task may depend on: features, and where they lack it the heading
@@ -31,7 +31,7 @@ class StateSpace(Protocol):
     @property
     def n_action(self) -> int: ...
     @property
-    def native(self) -> Path | None: ...  # features and retract in C, as dynamics/fused.c wants them, where that is worth it
+    def native(self) -> Path | None: ...  # features and retract in C, for dynamics.fused
     def features(self, s: Tensor) -> Tensor: ...
     def directed(self, s: Tensor) -> Tensor: ...
     def local(self, s: Tensor, s_next: Tensor) -> Tensor: ...
