@@ -1,17 +1,17 @@
-"""The stepper in C beside the one in torch: as near to double precision, and a candidate's numbers are its own."""
+"""What is in C beside what is in torch: as near to double precision, and a candidate's numbers are its own."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from test_stepper import SPACE, random, random_phi, states
 from torch import Tensor
 
-from dynamics import fused
+from dynamics import fused, scalar
 from dynamics.mlp import MLP
-from dynamics.types import Phi, map_params
+from dynamics.types import Params, Phi, map_params
 from native import build
-from test_stepper import SPACE, random, random_phi, states
 
 MODEL = MLP(SPACE, width=256, depth=3, body=4)
 needs_kernel = pytest.mark.skipif(
@@ -105,7 +105,7 @@ def test_what_is_not_finite_is_seen_in_its_candidate_alone(value):
     step = quick(MODEL, phi)
     clean = step(s, a)
     a[0, 7, 3] = value
-    s[1, 35, 12] = value  # a joint's position; normalised, an infinite one is clamped, but it stays infinite in the state
+    s[1, 35, 12] = value  # a joint's; its feature is clamped where it is infinite, but the state stays so
     out = step(s, a)
     bad = torch.zeros(2, 40, dtype=torch.bool)
     bad[0, 7] = bad[1, 35] = True
@@ -183,3 +183,28 @@ def test_it_is_kept_for_this_processor_alone(forgotten, tmp_path, monkeypatch):
     monkeypatch.setattr(build, "_processor", lambda: "another")
     quick(MODEL, phi)
     assert len(os.listdir(tmp_path / "sealegs")) == 2
+
+
+def judged(width: int) -> Params:
+    return scalar.init(SPACE.directed(states(MODEL, 1, 400)[0]), width, torch.Generator().manual_seed(0))
+
+
+@needs_kernel
+@pytest.mark.parametrize("width", [1, 20, 128])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 37), (5, 2, 33)])
+def test_scalars_are_as_near_to_double_precision_as_torchs_each_by_itself(shape, width):
+    net, s = judged(width), random(*shape, SPACE.n_state, seed=3)
+    net |= {n: w + 0.1 * random(*w.shape, seed=9) for n, w in net.items() if n.startswith(("W", "b"))}
+    exact = scalar.apply(map_params(Tensor.double, net), SPACE.directed(s).double().flatten(0, -2)).view(shape)
+    of = fused.scalar(SPACE, net, 15.0)
+    assert of is not None
+    got = of(s)
+    assert got.shape == shape and (got - exact).abs().max() < 2e-6 * (1 + exact.abs().max())
+    flat = s.flatten(0, -2)
+    assert torch.equal(torch.stack([of(x) for x in flat]), got.flatten())
+    assert torch.equal(of(s.movedim(-1, 0).contiguous().movedim(0, -1)), got)
+    flat[-1, 20] = torch.nan
+    bad = of(s)
+    assert bad.flatten()[-1].isnan() and torch.equal(bad.flatten()[:-1], got.flatten()[:-1])
+    with pytest.raises(RuntimeError):
+        of(s[..., :-1])
