@@ -50,6 +50,9 @@ def test_every_work_has_a_row_of_finite_numbers(result):
         works = {r["work"] for r in result["rows"] if r["size"] == size}
         timed = ("gemm", "rollout", "plan", "step", "mppi")
         assert works >= {f"{w} {p}" for w in timed for p in ("float32", "bfloat16")}
+        done = {r["work"]: r["gflop"] for r in result["rows"] if r["size"] == size}
+        # Products done in C are counted too.
+        assert done["gemm float32"] <= done["rollout float32"] <= done["mppi float32"] < done["step float32"]
     adapters = {r["work"] for r in result["rows"] if r["size"] == "k = 4"}
     assert adapters >= {"adapt frozen", "adapt grbal", "adapt last-layer", "adapt effectiveness"}
     for row in result["rows"]:
