@@ -35,7 +35,7 @@ def stepper(
     space: StateSpace, width: int, depth: int, phi: Phi, neutral: Tensor, clip: float
 ) -> Callable[[Tensor, Tensor], Tensor] | None:
     """What MLP.stepper returns, in float32 and of an ensemble of one; None where it cannot be compiled. neutral (n_acting,): the gain where phi has
-    none. Several threads may call it at once. Raises ValueError, RuntimeError on wrong shapes."""
+    none. Several threads may call it at once. It raises ValueError, RuntimeError on wrong shapes."""
     compiled = _step(space, width, depth, len(neutral) - space.n_action, clip)
     if compiled is None:
         return None
@@ -62,7 +62,7 @@ def stepper(
 
 
 def scalar(space: StateSpace, net: Params, clip: float) -> Callable[[Tensor], Tensor] | None:
-    """What scalar.of returns; None where it cannot be compiled. Raises RuntimeError on a wrong shape."""
+    """What scalar.of returns; None where it cannot be compiled. It raises RuntimeError on a wrong shape."""
     compiled = _scalar(space, *net["W0"].shape, clip)
     if compiled is None:
         return None
@@ -86,13 +86,15 @@ def _layers(net: Params, depth: int) -> list[tuple[Tensor, Tensor]]:
 
 
 def _packed(compiled: ctypes.CDLL, norm: Sequence[Tensor], layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """As C reads them: normalisers, then each layer's weights (in, out) and bias."""
+    """As C reads them: normalisers, then each layer's weights (in, out) and bias. Raises ValueError on a wrong shape."""
     panels = [(len(w) + 1) * -(-w.shape[1] // PANEL) * PANEL for w, _ in layers]
     out = torch.cat((*(x.float() for x in norm), torch.empty(sum(panels))))
     at = len(out) - sum(panels)
     for pair in layers:
         w, bias = (x.float().contiguous() for x in pair)
         at += compiled.pack(w.data_ptr(), bias.data_ptr(), *w.shape, out[at:].data_ptr())
+    if at != compiled.numbers():
+        raise ValueError(f"weights of shapes {[tuple(w.shape) for w, _ in layers]} are not this model's")
     return out
 
 
@@ -127,5 +129,6 @@ def _compiled(space: StateSpace, file: str, clip: float, sizes: dict[str, int]) 
     except OSError:  # in a folder that nothing may be run from
         return None
     if compiled is not None:
+        compiled.numbers.argtypes, compiled.numbers.restype = [], NUMBER
         compiled.pack.argtypes, compiled.pack.restype = [POINTER, POINTER, NUMBER, NUMBER, POINTER], NUMBER
     return compiled

@@ -9,6 +9,9 @@ typedef int mask __attribute__((vector_size(4 * LANES)));
 
 static float clamped(float x) { return x < -CLIP ? -CLIP : x > CLIP ? CLIP : x; /* NaN stays */ }
 
+/* Numbers in the panels of a layer. */
+#define PANELS(ins, outs) (((ins) + 1) * (((outs) + R - 1) / R * R))
+
 /* Weights (ins, outs) and bias (outs) -> panels of R outputs, as `layer` reads them: R biases, then R weights for each input, 0 beyond outs.
  * -> numbers written. */
 long pack(const float *w, const float *bias, long ins, long outs, float *panels) {

@@ -1,5 +1,8 @@
 /* scalar.of. */
 
+/* Of `weights` below. */
+long numbers(void) { return 2 * N_SEEN + PANELS(N_SEEN, WIDTH) + PANELS(WIDTH, WIDTH) + PANELS(WIDTH, 1); }
+
 /* Of states s (N_STATE, columns) -> out (columns). weights: mean and 1 / std of what is seen, then the panels of three layers. */
 void scalar(const float *weights, const float *s, float *out, long columns) {
     _Alignas(64) float state[N_STATE][B], x[N_SEEN][B], first[WIDTH][B], second[WIDTH][B], y[1][B];

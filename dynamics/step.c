@@ -2,6 +2,11 @@
 
 enum { N_IN = N_FEATURE + N_ACTION + N_BODY };
 
+/* Of `weights` below. */
+long numbers(void) {
+    return 2 * (N_FEATURE + N_DELTA) + PANELS(N_IN, WIDTH) + (DEPTH - 1) * PANELS(WIDTH, WIDTH) + PANELS(WIDTH + N_IN, N_DELTA);
+}
+
 /* Candidates first to last - 1 of s (N_STATE, columns) and a (N_ACTION, columns), n to a robot -> next (N_STATE, columns). Robot r's motors and
  * body act by gain (robots, N_ACTION + N_BODY). weights: mean and 1 / std of features, mean and std of deltas, then every layer's panels. */
 void step(const float *weights, const float *gain, const float *s, const float *a, float *next, long columns, long n, long first, long last) {

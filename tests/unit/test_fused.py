@@ -75,7 +75,7 @@ def test_a_candidate_has_the_same_bits_alone_and_in_any_batch(own):
         net = {name: w[i : i + 1] if w.dim() == 4 else w for name, w in phi.net.items()}
         alone = quick(MODEL, phi._replace(net=net, gain=phi.gain[i : i + 1]))
         assert torch.equal(alone(s[i : i + 1], a[i : i + 1])[0], together[i])
-        for j in (0, 17, 44):
+        for j in range(n):
             assert torch.equal(alone(s[i : i + 1, j : j + 1], a[i : i + 1, j : j + 1])[0, 0], together[i, j])
     assert together.flatten(0, 1).unique(dim=0).shape[0] == b * n
 
@@ -149,6 +149,9 @@ def test_what_does_not_fit_is_refused():
             step(*wrong)
     with pytest.raises(ValueError, match="2 robots for a model of 3"):
         step(s[:2], a[:2])
+    for name in ("W0", "W2", "K"):
+        with pytest.raises(ValueError, match="not this model's"):
+            quick(MODEL, phi._replace(net=phi.net | {name: phi.net[name][..., :-1, :]}))
 
 
 @pytest.mark.parametrize("what", ["absent", "fails", "open to others"])
