@@ -35,7 +35,7 @@ def stepper(
     space: StateSpace, width: int, depth: int, phi: Phi, neutral: Tensor, clip: float
 ) -> Callable[[Tensor, Tensor], Tensor] | None:
     """What MLP.stepper returns, in float32 and of an ensemble of one; None where it cannot be compiled. neutral (n_acting,): the gain where phi has
-    none. Several threads may call it at once. It raises ValueError, RuntimeError on wrong shapes."""
+    none. Several threads may call it at once. It raises ValueError on wrong shapes."""
     compiled = _step(space, width, depth, len(neutral) - space.n_action, clip)
     if compiled is None:
         return None
@@ -43,20 +43,24 @@ def stepper(
     nets = [{n: w[i, 0] if w.dim() == 4 else w[0] for n, w in phi.net.items()} for i in range(own)]
     norm = (phi.norm["x_mean"], 1 / phi.norm["x_std"], phi.norm["d_mean"], phi.norm["d_std"])
     packed = [_packed(compiled, norm, _layers(net, depth)) for net in nets]
-    acting = (neutral[None] if phi.gain is None else phi.gain).float()
+    acting = (neutral[None] if phi.gain is None else phi.gain).expand(-1, len(neutral)).float().contiguous()
+    n_state, n_action = space.n_state, space.n_action
 
     def predict(s: Tensor, a: Tensor) -> Tensor:
         b, n, _ = s.shape
-        if own not in (1, b):
-            raise ValueError(f"states of {b} robots for a model of {own}")
-        # What has another shape is refused: C would read on beyond its end.
-        s, a, gain = s.expand(b, n, space.n_state), a.expand(b, n, space.n_action), acting.expand(b, -1).contiguous()
-        s, a = (x.movedim(-1, 0).float().contiguous() for x in (s, a))
+        # C would read on beyond the end of what is too small.
+        if s.shape[2] != n_state or a.shape != (b, n, n_action) or own not in (1, b) or len(acting) not in (1, b):
+            raise ValueError(
+                f"states {tuple(s.shape)} and actions {tuple(a.shape)} for the weights of {own} robots and the gains of {len(acting)}; "
+                f"wanted (b, n, {n_state}) and (b, n, {n_action}), and of these b or 1"
+            )
+        gain = acting if len(acting) == b else acting.expand(b, -1).contiguous()
+        s, a = s.permute(2, 0, 1).float().contiguous(), a.permute(2, 0, 1).float().contiguous()
         out, share = torch.empty_like(s), b * n // own
         for i, weights in enumerate(packed):
-            data = (x.data_ptr() for x in (weights, gain, s, a, out))
+            data = weights.data_ptr(), gain.data_ptr(), s.data_ptr(), a.data_ptr(), out.data_ptr()
             compiled.step(*data, b * n, n, i * share, (i + 1) * share)
-        return out.movedim(0, -1)
+        return out.permute(1, 2, 0)
 
     return predict
 
