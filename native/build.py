@@ -24,7 +24,7 @@ def library(source: str, flags: Sequence[str]) -> Path | None:
         path = _folder() / f"{name}.so"
         if not path.exists():
             _compile(source, compiler[0], flags, path)
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, subprocess.SubprocessError, RuntimeError):  # the last from a user without a home folder
         return None
     return path
 
