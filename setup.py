@@ -27,11 +27,12 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(
-        include=["controller*", "dynamics*", "planners*", "robots*"],
+        include=["controller*", "dynamics*", "native*", "planners*", "robots*"],
     ),
     package_data={
         "controller": ["weights/*.safetensors", "weights/*.json", "ros/*.xml"],
-        "robots": ["vehicles/*.toml"],
+        "dynamics": ["*.c"],
+        "robots": ["*.c", "vehicles/*.toml"],
     },
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/sealegs"]),

@@ -19,7 +19,7 @@ from dynamics.adapt.gradient import INNER_STEPS, GrBAL, OnlineSGD
 from dynamics.adapt.last_layer import LastLayer
 from dynamics.mlp import MLP
 from dynamics.train import TrainConfig
-from dynamics.types import Adapter, Theta
+from dynamics.types import Adapter, Theta, as_phi
 from planners.cem import CEM
 from planners.icem import ICEM
 from planners.mppi import MPPI
@@ -196,8 +196,9 @@ def assemble(robot: Ant, config: ControllerConfig, loaded: checkpoint.Checkpoint
                 f"the checkpoint has no meta parameters for adapter {part!r}; valid: {', '.join(sorted({'frozen'} | learned))}, "
                 f"or a checkpoint made by `sealegs train {robot.name} --adapter {part}`"
             )
-    n = robot.space.n_action
+    n, dtype = robot.space.n_action, getattr(torch, config.precision)
     one = torch.ones(n)
+    loaded.model.stepper(as_phi(loaded.theta), dtype)  # compiled, where that is to be, before a step is waited for
     return Controller(
         model=loaded.model,
         theta=loaded.theta,
@@ -208,6 +209,6 @@ def assemble(robot: Ant, config: ControllerConfig, loaded: checkpoint.Checkpoint
         guard=Guard(-one, one, torch.as_tensor(np.asarray(robot.safe_action))),
         righting=load_righting(WEIGHTS / f"{robot.name}-righting.json", robot) if config.righting else None,
         k=config.k,
-        dtype=getattr(torch, config.precision),
+        dtype=dtype,
         deadline_ms=config.deadline_ms,
     )

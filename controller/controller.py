@@ -20,6 +20,7 @@ from dynamics.types import Adapter, Phi, Theta, Transitions, as_phi
 from planners.planner import Cost, Planner, Terminal
 from planners.shooting import Search, Shooting
 
+ROUNDED = 1e-8  # of a mean squared normalised error: a phi that is theta but for float32's rounding is not worse
 HUGE = 1e6  # a state with a number beyond this is a fault of the sensors: its squares would overflow further on
 
 Stepper = Callable[[Phi], Callable[[Tensor, Tensor], Tensor]]
@@ -285,7 +286,7 @@ class Controller:
         if phi.gain is None and all(a is b for a, b in zip(phi.net.values(), self.theta.net.values(), strict=True)):
             return phi, yes, yes
         error = self._mse(phi, recent)
-        better = error <= self._mse(as_phi(self.theta), recent)  # False where phi is NaN
+        better = error <= self._mse(as_phi(self.theta), recent) + ROUNDED  # False where phi is NaN
         kept = phi if better.all() else _pick_phi(better, phi, self.theta, self.model.neutral)
         return kept, better, error.isfinite()
 

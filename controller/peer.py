@@ -33,9 +33,11 @@ class Network(nn.Module):
         super().__init__()
         self.space, self.norm = model.space, theta.norm
         net = {name: w[0] for name, w in theta.net.items()}
+        # Parameters of the body are 0 here: their rows are left out.
+        known = model.n_in - model.body
+        net["W0"] = net["W0"][:known]
         self.hidden = nn.ModuleList(_linear(net[f"W{i}"], net[f"b{i}"][0]) for i in range(model.depth))
-        k = net["K"]
-        self.head = _linear(k[:-1], k[-1])
+        self.head = _linear(net["K"][: model.width + known], net["K"][-1])
 
     def forward(self, s: Tensor, a: Tensor) -> Tensor:
         """(n, s), (n, a) -> s_next (n, s)."""

@@ -49,6 +49,8 @@ class Rows:
     n_z: int
     n_action: int = 4
 
+    native = None
+
     @property
     def n_feature(self) -> int:
         return N_SEEN + self.n_z

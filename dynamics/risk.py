@@ -100,10 +100,6 @@ def fit(
 
 
 def chance(space: StateSpace, net: Params) -> Callable[[Tensor], Tensor]:
-    """-> P(s (*b, s)) -> (*b)."""
-
-    def of(s: Tensor) -> Tensor:
-        x = space.directed(s)
-        return torch.sigmoid(scalar.apply(net, x.reshape(-1, x.shape[-1]))).view(s.shape[:-1])
-
-    return of
+    """-> P(s (*b, s)) -> (*b), without a gradient."""
+    logit = scalar.of(space, net)
+    return lambda s: torch.sigmoid(logit(s))

@@ -1,10 +1,12 @@
 """A small network from what a task may depend on (StateSpace.directed) to one number: what values and risks are made of."""
 
 import itertools
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from dynamics import fused
 from dynamics.mlp import CLIP
 from dynamics.types import Params
 from robots.space import StateSpace
@@ -45,6 +47,15 @@ def shapes(space: StateSpace, net: Params) -> dict[str, torch.Size]:
 def apply(net: Params, x: Tensor) -> Tensor:
     """(n, i) -> (n,)"""
     h = ((x - net["mean"]) / net["std"]).clamp(-CLIP, CLIP)
-    h = torch.relu(torch.addmm(net["b0"], h, net["W0"]))
-    h = torch.relu(torch.addmm(net["b1"], h, net["W1"]))
+    h = torch.addmm(net["b0"], h, net["W0"]).relu_()
+    h = torch.addmm(net["b1"], h, net["W1"]).relu_()
     return torch.addmm(net["b2"], h, net["W2"])[:, 0]
+
+
+def of(space: StateSpace, net: Params) -> Callable[[Tensor], Tensor]:
+    """-> f(s (*b, s)) -> (*b), for planning: one function in C (dynamics.fused), where the machine can compile it, and then without a gradient."""
+
+    def slow(s: Tensor) -> Tensor:
+        return apply(net, space.directed(s).reshape(s.shape[:-1].numel(), -1)).view(s.shape[:-1])
+
+    return fused.scalar(space, net, CLIP) or slow

@@ -49,12 +49,8 @@ def terminal(space: StateSpace, value: Params) -> Callable[[Tensor], Tensor] | N
     """-> V(s (b, n, s)) -> (b, n), as a planner's terminal cost; None where no value was learned."""
     if not value:
         return None
-
-    def cost_to_go(s: Tensor) -> Tensor:
-        b, n = s.shape[:2]
-        return apply(value, space.directed(s).reshape(b * n, -1)).view(b, n)
-
-    return cost_to_go
+    scaled = scalar.of(space, value)
+    return lambda s: SCALE * scaled(s)
 
 
 def returns(cost: Tensor, after: Tensor, episode: Tensor, gamma: float, trace: float) -> Tensor:

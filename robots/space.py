@@ -1,6 +1,6 @@
 """State spaces: what the simulator or the sensors report <-> what the network sees.
 
-Rotations live in this file and nowhere else. A space offers four maps, all batched over any leading shape:
+Rotations live in this file, and in floating_base.c for the hot loop. A space offers four maps, all batched over any leading shape:
 
     features(s)       -> x          the network's input, invariant to whatever the dynamics are invariant to
     directed(s)       -> x          what a task may depend on: features, and where they lack it the heading
@@ -11,6 +11,7 @@ Rotations live in this file and nowhere else. A space offers four maps, all batc
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -29,6 +30,8 @@ class StateSpace(Protocol):
     def n_delta(self) -> int: ...
     @property
     def n_action(self) -> int: ...
+    @property
+    def native(self) -> Path | None: ...  # features and retract in C, for dynamics.fused
     def features(self, s: Tensor) -> Tensor: ...
     def directed(self, s: Tensor) -> Tensor: ...
     def local(self, s: Tensor, s_next: Tensor) -> Tensor: ...
@@ -41,6 +44,8 @@ class Euclidean:
 
     n_state: int
     n_action: int
+
+    native = None
 
     @property
     def n_feature(self) -> int:
@@ -86,6 +91,8 @@ class FloatingBase:
 
     n_joints: int
     n_action: int
+
+    native = Path(__file__).with_name("floating_base.c")
 
     @property
     def n_state(self) -> int:
@@ -175,6 +182,8 @@ class Flying:
 
     load: bool
     n_action: int = 4
+
+    native = None
 
     @property
     def n_state(self) -> int:

@@ -50,6 +50,9 @@ def test_every_work_has_a_row_of_finite_numbers(result):
         works = {r["work"] for r in result["rows"] if r["size"] == size}
         timed = ("gemm", "rollout", "plan", "step", "mppi")
         assert works >= {f"{w} {p}" for w in timed for p in ("float32", "bfloat16")}
+        done = {r["work"]: r["gflop"] for r in result["rows"] if r["size"] == size}
+        # Products done in C are counted too.
+        assert done["gemm float32"] <= done["rollout float32"] <= done["mppi float32"] < done["step float32"]
     adapters = {r["work"] for r in result["rows"] if r["size"] == "k = 4"}
     assert adapters >= {"adapt frozen", "adapt grbal", "adapt last-layer", "adapt effectiveness"}
     for row in result["rows"]:
@@ -87,8 +90,10 @@ def test_collecting_is_held_against_the_bare_simulator(result):
     assert 0 < c["transitions_per_s"] < c["bare_transitions_per_s"]  # it does what the bare simulator does, and more
 
 
-def test_the_peer_runs_the_same_network(weights):
-    w = workload.make(0, weights, k=4, robots=2)
+@pytest.mark.parametrize("shipped", [False, True], ids=["tiny", "shipped, with parameters of the body"])
+def test_the_peer_runs_the_same_network(shipped, weights):
+    w = workload.make(0, None if shipped else weights, k=4, robots=2)
+    assert (w.model.body > 0) == shipped
     s, a = w.walk[:, -1], w.actions[:, -1]
     mean = w.model.predict(as_phi(w.theta), s[:, None], a[:, None]).mean[:, 0]
     torch.testing.assert_close(peer.Network(w.model, w.theta)(s, a), w.model.space.retract(s, mean))

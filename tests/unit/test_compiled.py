@@ -7,11 +7,11 @@ import casadi
 import numpy as np
 import pytest
 
-from planners import compiled as module
+from native import build
 from planners.compiled import compiled
 from planners.symbolic import Symbolic
 
-needs_compiler = pytest.mark.skipif(module._compiler() is None, reason="no C compiler (cc) on this machine")
+needs_compiler = pytest.mark.skipif(build._compiler() is None, reason="no C compiler (cc) on this machine")
 
 
 def long(tag: float = 0.0) -> casadi.Function:
@@ -30,9 +30,9 @@ def long(tag: float = 0.0) -> casadi.Function:
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    module._compiler.cache_clear()
+    build._compiler.cache_clear()
     yield tmp_path / "sealegs"
-    module._compiler.cache_clear()
+    build._compiler.cache_clear()
 
 
 def libraries(folder) -> list[str]:
@@ -67,7 +67,7 @@ def test_over_many_points_and_in_numpy():
 @needs_compiler
 def test_what_was_compiled_is_found_again(folder, monkeypatch):
     compiled(long(2.0))
-    monkeypatch.setattr(module, "_compile", lambda *_: pytest.fail("compiled again"))
+    monkeypatch.setattr(build, "_compile", lambda *_: pytest.fail("compiled again"))
     assert compiled(long(2.0)).class_name() != long(2.0).class_name()
     monkeypatch.undo()
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder.parent))
