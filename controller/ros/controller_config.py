@@ -43,6 +43,8 @@ class ControlConfig:
     thread_priority: int = 50
     """of SCHED_FIFO while active, 1 to 99, so that other programs delay no command; 0: the ordinary priority. Only in real time, and where the
     system permits it"""
+    lock_memory: bool = True
+    """no page of the process (1 GB) leaves memory, so that none is fetched in the midst of a step. Likewise"""
     marker_hz: float = 5.0
     """how often plan and reference are drawn, where somebody looks; 0: never"""
     controller: ControllerConfig = field(default_factory=real_time)

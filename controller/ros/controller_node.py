@@ -45,6 +45,7 @@ from controller.ros.node import (
     Watchdog,
     Worker,
     give_priority,
+    lock_memory,
     now_ns,
     refuse_transitions,
     run_node,
@@ -119,6 +120,8 @@ class ControllerNode(LifecycleNode):
         ]
         self._worker = Worker(self._plan, self._failed, self._practise)
         self._watchdog = Watchdog(self._check)
+        if config.lock_memory and self._in_real_time and (why := lock_memory()):
+            self.get_logger().warning(why)
         gc.collect()
         gc.freeze()  # a collection looks at what comes from now on, not at some hundred thousand objects of libraries
         self.get_logger().info(f"configured: {config.robot}, {adapter_of(config)}, period {1e3 * brain.dt:g} ms")
@@ -141,10 +144,13 @@ class ControllerNode(LifecycleNode):
         self._prioritise(0)
         return super().on_deactivate(state)
 
-    def _prioritise(self, priority: int) -> None:
+    @property
+    def _in_real_time(self) -> bool:
         """Where time counts: neither in lockstep nor where the simulator tells the time."""
-        config = self.settings.config
-        if config.thread_priority and not (self._simulated or config.lockstep) and (why := give_priority(priority)):
+        return not (self._simulated or self.settings.config.lockstep)
+
+    def _prioritise(self, priority: int) -> None:
+        if self.settings.config.thread_priority and self._in_real_time and (why := give_priority(priority)):
             self.get_logger().warning(why)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -262,14 +268,14 @@ class ControllerNode(LifecycleNode):
                 return self._unplanned(job[1])
             done = now_ns(self)
             self._took.append(done - started)
-            action, row = loop.finish(begun, planned, done, cores.waited_ms())
+            action, row = loop.finish(begun, planned, done, *cores.missing_ms())
             if action is not None:
                 self._send(action)
             if row is not None:
                 self._tell(row)
         self._prepare(loop)  # when the command is out
         self._draw(loop)
-        cores.waited_ms()  # from here on it counts for the next state
+        cores.missing_ms()  # from here on it counts for the next state
 
     def _unplanned(self, stamp: int) -> None:
         """Of a state while the operator holds: the watchdog goes on; in lockstep there is none, and the robot waits for its answer."""

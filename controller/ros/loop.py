@@ -117,6 +117,7 @@ class Row(NamedTuple):
     lead_us: float = float("nan")  # STEP, LATE: what was expected of it, where the state was predicted over it
     waited_ms: float = float("nan")  # STEP, LATE: of latency_ms, how long the planning thread had no core to run on
     prepare_ms: float = float("nan")  # STEP, LATE: before the state came, on what its plan began with
+    stolen_ms: float = float("nan")  # STEP, LATE: meanwhile, what the hypervisor took of all cores, in units of 10
 
     @property
     def stamp(self) -> int:
@@ -178,7 +179,12 @@ class Loop:
         return self.brain.step(job.memory, job.state, job.stamp, job.timing)
 
     def finish(
-        self, job: Job, planned: tuple[np.ndarray, Any, Diagnostics], now: int, waited_ms: float = NAN
+        self,
+        job: Job,
+        planned: tuple[np.ndarray, Any, Diagnostics],
+        now: int,
+        waited_ms: float = NAN,
+        stolen_ms: float = NAN,
     ) -> tuple[np.ndarray | None, Row | None]:
         """What `plan` gave -> the command to send, None where it is late, and the row. now [ns], on the clock of the stamps."""
         action, memory, d = planned
@@ -200,6 +206,7 @@ class Loop:
             error_after=d.error_after[0], plan_cost=d.plan_cost[0], adapt_ms=d.adapt_ms, plan_ms=d.plan_ms, total_ms=d.total_ms,
             latency_ms=(now - job.received) / 1e6, way_ms=(job.received - job.stamp) / 1e6, stamp=job.stamp,
             acts_us=acts, lead_us=NAN if job.lead is None else job.lead // 1000, prepare_ms=job.prepare_ms, waited_ms=waited_ms,
+            stolen_ms=stolen_ms,
         )  # fmt: skip
         return (None if misses else action), row
 

@@ -47,6 +47,7 @@ SWITCH_S = (
 )
 # Of mallopt(3): one arena for all threads, which Python's lock keeps apart anyway; nothing is given back, nor mapped for one use; grow by 16 MB.
 MALLOC = {-8: 1, -1: -1, -3: 32 << 20, -2: 16 << 20}
+MCL_CURRENT, MCL_FUTURE = 1, 2  # of mlockall(2)
 LOOPBACK = Path(__file__).with_name("loopback.xml")
 STEADY = Clock(clock_type=ClockType.STEADY_TIME)
 
@@ -186,6 +187,15 @@ def give_priority(priority: int) -> str:
     return ""
 
 
+def lock_memory() -> str:
+    """All pages of this process stay in memory, also those that it is given later: none is fetched in the midst of a step. -> why not, in a
+    sentence; empty where it is done."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mlockall(MCL_CURRENT | MCL_FUTURE):
+        return f"memory is not locked ({os.strerror(ctypes.get_errno())}); valid: an unlimited `memlock` for this user (/etc/security/limits.conf)"
+    return ""
+
+
 class Watchdog:
     """A thread that looks again and again, as soon as the last look said [s]."""
 
@@ -205,30 +215,36 @@ class Watchdog:
 
 
 class Cores:
-    """How long the thread that made this was ready to run and had no core to run on, as Linux counts it (schedstat). On a machine that others
-    use this is what tells a slow program from a busy machine."""
+    """What a thread lacked, as Linux counts it: how long the one that made this was ready to run and had no core to run on (schedstat), and what
+    the hypervisor took of all cores meanwhile (stat), in ticks of 10 ms. On a machine that others use this is what tells a slow program from a
+    busy machine."""
+
+    TICK_MS = 10.0
 
     def __init__(self) -> None:
+        self._files: list[int] = []
         try:
-            self._file = os.open("/proc/thread-self/schedstat", os.O_RDONLY)
+            for path in ("/proc/thread-self/schedstat", "/proc/stat"):
+                self._files.append(os.open(path, os.O_RDONLY))
         except OSError:
-            self._file = None
+            self.close()
         self._last = self._read()
 
-    def waited_ms(self) -> float:
-        """Since the last call; NaN where the kernel does not count it."""
+    def missing_ms(self) -> tuple[float, float]:
+        """Waited and stolen since the last call; NaN where the kernel does not count it."""
         last, self._last = self._last, self._read()
-        return (self._last - last) / 1e6
+        return self._last[0] - last[0], self._last[1] - last[1]
 
     def close(self) -> None:
-        if self._file is not None:
-            os.close(self._file)
+        for file in self._files:
+            os.close(file)
+        self._files = []
 
-    def _read(self) -> float:
-        """[ns]"""
-        if self._file is None:
-            return float("nan")
-        return float(os.pread(self._file, 100, 0).split()[1])
+    def _read(self) -> tuple[float, float]:
+        if not self._files:
+            return float("nan"), float("nan")
+        waiting, all_cores = (os.pread(file, 200, 0).split() for file in self._files)
+        return float(waiting[1]) / 1e6, self.TICK_MS * float(all_cores[8])
 
 
 class Worker:

@@ -87,7 +87,10 @@ def _timing(rows: list[Row], commands: list[tuple[int, convert.Label]], dt: floa
         "prepare_ms": _spread(np.array([r.prepare_ms for r in planned if np.isfinite(r.prepare_ms)])),
         "waited_ms": _spread(np.array([r.waited_ms for r in planned if np.isfinite(r.waited_ms)])),
         "deadline_misses": int((latency > 1e3 * dt).sum()),
-        "deadline_misses_with_a_core": int(sum(r.latency_ms - np.nan_to_num(r.waited_ms) > 1e3 * dt for r in planned)),
+        "stolen_ms": float(np.nansum([r.stolen_ms for r in planned])),
+        "deadline_misses_with_a_core": sum(
+            bool(r.latency_ms - np.nansum((r.waited_ms, r.stolen_ms)) > 1e3 * dt) for r in planned
+        ),
         "late_plans": sum(r.kind == LATE for r in rows),
     }
 
@@ -197,7 +200,8 @@ def _markdown(r: dict[str, Any]) -> str:
         "", f"Period {number(r['period_ms'])} ms, {number(r['rate_hz'])} commands a second, standard deviation between commands "
         f"{number(r['interval_ms']['jitter_std'])} ms.", "", "| | |", "|---|---|",
         f"| commands later than a period after their state | {r['deadline_misses']} |",
-        f"| of these, not for want of a core | {r['deadline_misses_with_a_core']} |", f"| plans that came too late | {r['late_plans']} |",
+        f"| of these, not for want of a core, which others on the machine or its hypervisor had | {r['deadline_misses_with_a_core']} |",
+        f"| taken by the hypervisor between states and commands [ms] | {r['stolen_ms']:.0f} |", f"| plans that came too late | {r['late_plans']} |",
         *(f"| {name.replace('_', ' ')} | {n} |" for name, n in r["lost"].items()),
         *(f"| guard: {name} | {n} |" for name, n in r["guard"].items()),
         *(f"| without a new plan: {name} | {n} |" for name, n in r["without_a_new_plan"].items()), "",

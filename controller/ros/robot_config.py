@@ -81,6 +81,8 @@ class RobotConfig:
     fault: Fault = "none"
     thread_priority: int = 50
     """as the controller node's, in mode real: what stands in for hardware is as punctual"""
+    lock_memory: bool = True
+    """likewise"""
     marker_hz: float = 10.0
     engine: Literal["mujoco", "pybullet"] = "mujoco"
     """of the quadrotor"""

@@ -26,7 +26,17 @@ from visualization_msgs.msg import Marker, MarkerArray
 from controller.config import UsageError
 from controller.ros import convert
 from controller.ros.controller_config import check_priority
-from controller.ros.node import LATCHED, NEWEST, OFFERED, STEADY, Parameters, give_priority, other_clock, run_node
+from controller.ros.node import (
+    LATCHED,
+    NEWEST,
+    OFFERED,
+    STEADY,
+    Parameters,
+    give_priority,
+    lock_memory,
+    other_clock,
+    run_node,
+)
 from controller.ros.plants import PLANTS
 from controller.ros.robot_config import LATE_MS, SILENCE, Fault, RobotConfig, overtaken, tells_of_life
 from controller.ros.shapes import Shape
@@ -45,6 +55,7 @@ FIXED = (
     "engine",
     "marker_hz",
     "thread_priority",
+    "lock_memory",
 )  # read at the start
 RED, GREY = (0.9, 0.2, 0.15, 1.0), (0.75, 0.6, 0.4, 1.0)
 
@@ -326,8 +337,11 @@ def timed(node: RobotNode, executor: Executor) -> int:
     speed = config.speed if config.mode == "fast" else 1.0
     grain = node.period // plant.substeps
     wait(node, executor)
-    if config.mode == "real" and config.thread_priority and (why := give_priority(config.thread_priority)):
-        node.get_logger().warning(why)
+    if config.mode == "real":
+        if config.lock_memory and (why := lock_memory()):
+            node.get_logger().warning(why)
+        if config.thread_priority and (why := give_priority(config.thread_priority)):
+            node.get_logger().warning(why)
     origin, begun = (0 if config.mode == "fast" else time.time_ns()), time.monotonic_ns()
     tick = 0
     # Where the machine stood still, the robot goes on from now rather than hurry. Simulated time waits for it: a /clock that made up for it would

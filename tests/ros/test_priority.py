@@ -29,6 +29,11 @@ def policies(pid: int) -> set[tuple[int, int]]:
     return {(os.sched_getscheduler(t), os.sched_getparam(t).sched_priority) for t in threads}
 
 
+def locked_kb(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmLck")).split()[1])
+
+
 @pytest.fixture
 def permitted():
     if why := give_priority(1):
@@ -43,6 +48,7 @@ def test_in_real_time_all_threads_have_priority_while_it_is_active(tmp_path, dom
         pids = {name: process.pid for name, process in bench.nodes.processes.items()}
         for name, pid in pids.items():
             assert policies(pid) == {(os.SCHED_FIFO, ControlConfig().thread_priority)}, name
+            assert locked_kb(pid) > 100_000 or "memory is not locked" in bench.nodes.output(name), name
         change = bench.probe.create_client(ChangeState, "sealegs_controller/change_state")
         assert bench.probe.spin(30, change.service_is_ready)
         for transition, active in ((Transition.TRANSITION_DEACTIVATE, False), (Transition.TRANSITION_ACTIVATE, True)):
@@ -57,7 +63,7 @@ def test_with_a_simulated_clock_nothing_takes_the_machine_from_others(tmp_path, 
     bench = Bench(tmp_path, domain, speed=0.2)
     try:
         for name, process in bench.nodes.processes.items():
-            assert policies(process.pid) == ORDINARY, name
+            assert policies(process.pid) == ORDINARY and locked_kb(process.pid) == 0, name
     finally:
         bench.close()
 
