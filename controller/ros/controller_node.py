@@ -150,7 +150,8 @@ class ControllerNode(LifecycleNode):
         return not (self._simulated or self.settings.config.lockstep)
 
     def _prioritise(self, priority: int) -> None:
-        if self.settings.config.thread_priority and self._in_real_time and (why := give_priority(priority)):
+        watchdog = self._watchdog.thread if self._watchdog is not None else None
+        if self.settings.config.thread_priority and self._in_real_time and (why := give_priority(priority, watchdog)):
             self.get_logger().warning(why)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:

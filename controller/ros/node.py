@@ -43,10 +43,11 @@ OFFERED = _qos(200, reliable=True)  # of a recorder that has no core for a secon
 EVERYTHING = _qos(2000, reliable=True)
 LATCHED = _qos(10, reliable=True, latched=True)
 SWITCH_S = (
-    1e-3  # who plans gives way to who receives after so long; Python's own 5 ms are half a period of the quadrotor
+    2e-4  # who plans gives way to who receives after so long; Python's own 5 ms are half a period of the quadrotor
 )
 # Of mallopt(3): one arena for all threads, which Python's lock keeps apart anyway; nothing is given back, nor mapped for one use; grow by 16 MB.
 MALLOC = {-8: 1, -1: -1, -3: 32 << 20, -2: 16 << 20}
+HIGHEST = 99  # of SCHED_FIFO's priorities
 MCL_CURRENT, MCL_FUTURE = 1, 2  # of mlockall(2)
 LOOPBACK = Path(__file__).with_name("loopback.xml")
 STEADY = Clock(clock_type=ClockType.STEADY_TIME)
@@ -170,15 +171,16 @@ def refuse_transitions(node: LifecycleNode) -> None:
     service.callback = change
 
 
-def give_priority(priority: int) -> str:
+def give_priority(priority: int, first: int | None = None) -> str:
     """SCHED_FIFO of that priority to all threads of this process, 0: back to the ordinary policy. What they wait for then is other threads of that
     kind, and not whatever else the machine does: one busy program beside them is enough to make a command late. Threads that are made later inherit
-    it. -> why not, in a sentence; empty where it is done."""
+    it. first: a thread that does not wait for those of the same priority either. -> why not, in a sentence; empty where it is done."""
     policy = os.SCHED_FIFO if priority else os.SCHED_OTHER
     try:
         for thread in os.listdir("/proc/self/task"):
             with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
-                os.sched_setscheduler(int(thread), policy, os.sched_param(priority))
+                own = priority + (0 < priority < HIGHEST and int(thread) == first)
+                os.sched_setscheduler(int(thread), policy, os.sched_param(own))
     except OSError as e:  # FileNotFoundError where this is not Linux
         return (
             f"thread_priority {priority} cannot be had ({e.strerror}), so other programs may delay commands; valid: a limit `rtprio` of {priority} "
@@ -204,6 +206,11 @@ class Watchdog:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
+
+    @property
+    def thread(self) -> int | None:
+        """As the kernel calls it."""
+        return self._thread.native_id
 
     def close(self) -> None:
         self._stop.set()
