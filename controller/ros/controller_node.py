@@ -40,18 +40,16 @@ from controller.ros.node import (
     NEWEST,
     OFFERED,
     STEADY,
-    Cores,
     Parameters,
     Watchdog,
     Worker,
-    give_priority,
-    lock_memory,
     now_ns,
     refuse_transitions,
     run_node,
     steady_ns,
 )
 from controller.ros.params import flatten
+from controller.ros.punctual import Cores, give_priority, lock_memory
 
 UNPREDICTED = 1.5  # periods; a state that is not predicted over the time until its command acts is too late then
 TIMED = 20  # plans whose median tells how long the next one will take

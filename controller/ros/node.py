@@ -1,7 +1,5 @@
 """What the nodes share: parameters from a dataclass, quality of service, the clock, and how a node is run and ended."""
 
-import contextlib
-import ctypes
 import os
 import sys
 import threading
@@ -24,6 +22,7 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from rclpy.signals import SignalHandlerOptions
 
 from controller.ros.params import flatten, update
+from controller.ros.punctual import keep_memory
 from controller.ros.stop import STOP
 
 C = TypeVar("C")
@@ -45,10 +44,6 @@ LATCHED = _qos(10, reliable=True, latched=True)
 SWITCH_S = (
     2e-4  # who plans gives way to who receives after so long; Python's own 5 ms are half a period of the quadrotor
 )
-# Of mallopt(3): one arena for all threads, which Python's lock keeps apart anyway; nothing is given back, nor mapped for one use; grow by 16 MB.
-MALLOC = {-8: 1, -1: -1, -3: 32 << 20, -2: 16 << 20}
-HIGHEST = 99  # of SCHED_FIFO's priorities
-MCL_CURRENT, MCL_FUTURE = 1, 2  # of mlockall(2)
 LOOPBACK = Path(__file__).with_name("loopback.xml")
 STEADY = Clock(clock_type=ClockType.STEADY_TIME)
 
@@ -116,15 +111,6 @@ def over_udp() -> None:
         env["FASTDDS_BUILTIN_TRANSPORTS"] = "UDPv4"
 
 
-def keep_memory() -> None:
-    """glibc is to keep what it was given: else it hands memory back to the system now and then, and asks for it anew in the midst of a step (940
-    page faults, 8 ms, seen in one step of two thousand). To be called before threads are made."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:  # another libc has none
-        for option, value in MALLOC.items():
-            mallopt(option, value)
-
-
 def run_node(argv: list[str], make: Callable[[], Any], loop: Callable[[Any, Executor], int] | None = None) -> int:
     """Start ROS, make the node, spin until STOP (or loop until it returns), end in order. -> exit code: 2 where the node could not be made
     for a reason that is the user's."""
@@ -171,33 +157,6 @@ def refuse_transitions(node: LifecycleNode) -> None:
     service.callback = change
 
 
-def give_priority(priority: int, first: int | None = None) -> str:
-    """SCHED_FIFO of that priority to all threads of this process, 0: back to the ordinary policy. What they wait for then is other threads of that
-    kind, and not whatever else the machine does: one busy program beside them is enough to make a command late. Threads that are made later inherit
-    it. first: a thread that does not wait for those of the same priority either. -> why not, in a sentence; empty where it is done."""
-    policy = os.SCHED_FIFO if priority else os.SCHED_OTHER
-    try:
-        for thread in os.listdir("/proc/self/task"):
-            with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
-                own = priority + (0 < priority < HIGHEST and int(thread) == first)
-                os.sched_setscheduler(int(thread), policy, os.sched_param(own))
-    except OSError as e:  # FileNotFoundError where this is not Linux
-        return (
-            f"thread_priority {priority} cannot be had ({e.strerror}), so other programs may delay commands; valid: a limit `rtprio` of {priority} "
-            "or more for this user (/etc/security/limits.conf), CAP_SYS_NICE, or 0 for the ordinary priority"
-        )
-    return ""
-
-
-def lock_memory() -> str:
-    """All pages of this process stay in memory, also those that it is given later: none is fetched in the midst of a step. -> why not, in a
-    sentence; empty where it is done."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mlockall(MCL_CURRENT | MCL_FUTURE):
-        return f"memory is not locked ({os.strerror(ctypes.get_errno())}); valid: an unlimited `memlock` for this user (/etc/security/limits.conf)"
-    return ""
-
-
 class Watchdog:
     """A thread that looks again and again, as soon as the last look said [s]."""
 
@@ -219,39 +178,6 @@ class Watchdog:
     def _run(self) -> None:
         while not self._stop.wait(self._look()):
             pass
-
-
-class Cores:
-    """What a thread lacked, as Linux counts it: how long the one that made this was ready to run and had no core to run on (schedstat), and what
-    the hypervisor took of all cores meanwhile (stat), in ticks of 10 ms. On a machine that others use this is what tells a slow program from a
-    busy machine."""
-
-    TICK_MS = 10.0
-
-    def __init__(self) -> None:
-        self._files: list[int] = []
-        try:
-            for path in ("/proc/thread-self/schedstat", "/proc/stat"):
-                self._files.append(os.open(path, os.O_RDONLY))
-        except OSError:
-            self.close()
-        self._last = self._read()
-
-    def missing_ms(self) -> tuple[float, float]:
-        """Waited and stolen since the last call; NaN where the kernel does not count it."""
-        last, self._last = self._last, self._read()
-        return self._last[0] - last[0], self._last[1] - last[1]
-
-    def close(self) -> None:
-        for file in self._files:
-            os.close(file)
-        self._files = []
-
-    def _read(self) -> tuple[float, float]:
-        if not self._files:
-            return float("nan"), float("nan")
-        waiting, all_cores = (os.pread(file, 200, 0).split() for file in self._files)
-        return float(waiting[1]) / 1e6, self.TICK_MS * float(all_cores[8])
 
 
 class Worker:

@@ -32,12 +32,11 @@ from controller.ros.node import (
     OFFERED,
     STEADY,
     Parameters,
-    give_priority,
-    lock_memory,
     other_clock,
     run_node,
 )
 from controller.ros.plants import PLANTS
+from controller.ros.punctual import give_priority, lock_memory
 from controller.ros.robot_config import LATE_MS, SILENCE, Fault, RobotConfig, overtaken, tells_of_life
 from controller.ros.shapes import Shape
 from controller.ros.stop import STOP

@@ -14,7 +14,8 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 
 from controller.ros.bench import Bench
-from controller.ros.node import Worker, give_priority
+from controller.ros.node import Worker
+from controller.ros.punctual import give_priority
 
 if sys.platform != "linux":
     pytest.skip("SCHED_FIFO is asked for on Linux alone", allow_module_level=True)
@@ -115,7 +116,7 @@ def test_memory_that_is_kept_is_not_asked_for_again():
     script = """
 import resource, sys, threading
 import numpy as np
-from controller.ros.node import keep_memory
+from controller.ros.punctual import keep_memory
 if sys.argv[1] == "keep":
     keep_memory()
 def work():
