@@ -22,6 +22,7 @@ from controller import collect as collecting
 from controller import demo as demonstration
 from controller import demo_quadrotor, evaluate_quadrotor, learn_quadrotor, report, righting, targets_quadrotor
 from controller import learn as learning
+from controller import refine as refining
 from controller.config import ControllerConfig, RobotName, UsageError, at_least, check_seeds, make_controller
 from controller.evaluate import EvaluateConfig, evaluate, groups
 from controller.fitting import FitConfig, fit_adapter
@@ -82,6 +83,14 @@ class Learn(learning.LearnConfig):
 
     robot: AnyRobot = "ant"
     out: Path = Path("runs/learn")
+
+
+@dataclass(frozen=True)
+class Refine(refining.RefineConfig):
+    """Record a checkpoint's own behaviour and fit it to that, with weight on what came before falls -> model.safetensors. Run again to go on."""
+
+    robot: Robot = "ant"
+    out: Path = Path("runs/refine")
 
 
 @dataclass(frozen=True)
@@ -259,6 +268,12 @@ def learn(c: Learn) -> None:
     console.print(f"written: {path}", soft_wrap=True)
 
 
+def refine(c: Refine) -> None:
+    config = refining.RefineConfig(**{k: getattr(c, k) for k in refining.RefineConfig.__dataclass_fields__})
+    path = refining.refine(ROBOTS[c.robot](), config, c.out, _say)
+    console.print(f"written: {path}", soft_wrap=True)
+
+
 def run_learn_quadrotor(c: LearnQuadrotor) -> None:
     config = learn_quadrotor.LearnConfig(**{k: getattr(c, k) for k in learn_quadrotor.LearnConfig.__dataclass_fields__})
     for path in learn_quadrotor.learn(config, c.out, _say):
@@ -338,6 +353,7 @@ Command = tuple[Any, Callable[[Any], None]]  # a config dataclass, what runs it
 COMMANDS: dict[str, dict[str, Command]] = {
     "demo": {"ant": (Demo, demo), "quadrotor": (DemoQuadrotor, demo_of_quadrotor)},
     "collect": {"ant": (Collect, collect)},
+    "refine": {"ant": (Refine, refine)},
     "learn": {"ant": (Learn, learn), "quadrotor": (LearnQuadrotor, run_learn_quadrotor)},
     "train": {"ant": (Train, train)},
     "right": {"ant": (Right, right)},

@@ -35,7 +35,8 @@ def join(params: Params, norm: Params) -> Theta:
 
 @dataclass(frozen=True)
 class Sampler:
-    """Draws row numbers: half from all rows, half from the newest quarter of shards, where the planner goes now.
+    """Draws row numbers: half from all rows, half from the newest quarter of shards, where the planner goes now. `favouring`: a share of them from
+    rows that matter more.
 
     Every eighth episode is kept for validation and never drawn.
     """
@@ -43,6 +44,7 @@ class Sampler:
     train: Tensor  # (n,) row numbers
     recent: Tensor  # (m,)
     held_out: Tensor  # (v,)
+    share: float = 0.5  # of what is drawn that is from `recent`
 
     @staticmethod
     def of(rows: Rows) -> "Sampler":
@@ -57,11 +59,15 @@ class Sampler:
         # A newest shard of one episode may be held out whole.
         return Sampler(train, recent if len(recent) else train, held.nonzero()[:, 0])
 
+    def favouring(self, rows: Tensor, share: float) -> "Sampler":
+        """A share of what is drawn from these row numbers, the rest from all, however new; where there are none, all from all."""
+        return Sampler(self.train, rows if len(rows) else self.train, self.held_out, share)
+
     def draw(self, count: int, rng: torch.Generator) -> Tensor:
-        half = count // 2
-        everywhere = self.train[torch.randint(len(self.train), (count - half,), generator=rng, device="cpu")]
+        part = int(count * self.share)
+        everywhere = self.train[torch.randint(len(self.train), (count - part,), generator=rng, device="cpu")]
         return torch.cat(
-            (everywhere, self.recent[torch.randint(len(self.recent), (half,), generator=rng, device="cpu")])
+            (everywhere, self.recent[torch.randint(len(self.recent), (part,), generator=rng, device="cpu")])
         )
 
 
