@@ -14,13 +14,6 @@ sigma is the residual the model leaves on its training data, c inflates it becau
 Where the network is conditioned on parameters of the body (MLP.body), g holds them behind the gains, about 0 in the place of 1: a change of the
 body that training named in its recordings is found in the same way. A transition says less of the body than of a motor, so each kind forgets at
 its own rate (vector forgetting: Parkum, Poulsen and Holst 1992), see `discounted`.
-
-g is in force only where it was worth it lately. The filter's memory is short, so that damage is found at once, and on a healthy robot it
-follows noise. Beside it goes theta; each says what the next transition will be before it is learned from, and g is planned with where
-
-    J_g < WORTH J_theta,    J <- MEMORY J + mean huber(e / sigma)
-
-(Dawid 1984, The Prequential Approach, as in `dynamics.adapt.variational`). The filter itself goes on either way.
 """
 
 from dataclasses import dataclass
@@ -28,7 +21,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import huber_loss
 
 from dynamics.data import Rows
 from dynamics.mlp import CLIP, MLP, mul
@@ -36,10 +28,6 @@ from dynamics.types import Params, Phi, Theta, Transitions
 
 BOUND = 1.5  # gains outside [-BOUND, BOUND] are not believed, nor parameters of the body outside [0, 1], of which there are no recordings
 SURE = 1e6  # precision of what a recording tells
-# A contact that the model missed must not pass for a broken motor: residuals beyond CUT sigma are cut (Huber 1964).
-CUT = 3.0
-# Over recordings: on the healthy robot g is in force in 1.4% of the steps, with a dead leg in 98.6%, from the third on in the mean.
-MEMORY, WORTH = 0.85, 0.9
 
 
 def normal_equations(
@@ -69,7 +57,8 @@ def normal_equations(
     jac = (jac + k_x[..., None, n_feature:, :]).mean(1)  # (b, k, a, d)
     jac = jac * model.acting(t.a, torch.ones_like(gain)[:, None])[..., None] / sigma
     y = model.target(phi, t.s, t.s_next)
-    residual = ((y - f) / sigma).clamp(-CUT, CUT)
+    # A contact that the model missed must not pass for a broken motor: residuals beyond 3 sigma are cut (Huber 1964).
+    residual = ((y - f) / sigma).clamp(-3.0, 3.0)
     usable = t.mask & (y.abs().amax(-1) < CLIP)
     jac = jac * usable[..., None, None]
     h_t = jac @ jac.mT
@@ -98,7 +87,6 @@ class Carry(NamedTuple):
     g: Tensor  # (b, n_acting), the last estimate
     h: Tensor  # (b, n_acting, n_acting), discounted sum of J^T J
     r: Tensor  # (b, n_acting), discounted sum of J^T (y - f + J g)
-    scores: Tensor  # (b, 2) J with theta's gains and with g
 
 
 @dataclass(frozen=True)
@@ -116,9 +104,7 @@ class Effectiveness:
     def init(self, theta: Theta, b: int) -> Carry:
         """All motors healthy, nothing seen."""
         n = self.model.n_acting
-        return Carry(
-            self.model.neutral.expand(b, n).clone(), torch.zeros(b, n, n), torch.zeros(b, n), torch.zeros(b, 2)
-        )
+        return Carry(self.model.neutral.expand(b, n).clone(), torch.zeros(b, n, n), torch.zeros(b, n))
 
     @torch.no_grad()
     def adapt(self, theta: Theta, carry: Carry, recent: Transitions) -> tuple[Phi, Carry]:
@@ -131,22 +117,7 @@ class Effectiveness:
         h = torch.where(seen[:, None, None], kept_h, carry.h) + h[:, 0] / c
         r = torch.where(seen[:, None], kept_r, carry.r) + r[:, 0] / c
         g = solve(self.model, h, r, meta["effectiveness.precision"])
-        scores = torch.where(
-            seen[:, None], MEMORY * carry.scores + self._surprise(theta, carry.g, newest), carry.scores
-        )
-        # What is not a number passes for worth it, so that the loop sees it and starts the filter again.
-        held = scores[:, 1] >= WORTH * scores[:, 0]
-        return Phi(theta.net, theta.norm, torch.where(held[:, None], self.model.neutral, g)), Carry(g, h, r, scores)
-
-    def _surprise(self, theta: Theta, g: Tensor, newest: Transitions) -> Tensor:
-        """(b, 2) how wrong theta and g (b, n_acting) were about a transition (b, 1, .) that neither has seen."""
-        model = self.model
-        acted = model.acting(newest.a, torch.stack((model.neutral.expand_as(g), g), 1))  # (b, 2, n_acting)
-        x = model.inputs(theta, newest.s.expand(-1, 2, -1), acted)
-        mean = mul(model.psi(theta.net, x), theta.net["K"]).mean(1)
-        error = (model.target(theta, newest.s, newest.s_next) - mean) / theta.meta["effectiveness.sigma"]
-        # Not cut: where every residual is beyond CUT the two would look alike.
-        return huber_loss(error, torch.zeros_like(error), reduction="none", delta=CUT).mean(-1)
+        return Phi(theta.net, theta.norm, g), Carry(g, h, r)
 
 
 @torch.no_grad()

@@ -414,7 +414,7 @@ def test_more_context_never_hurts_effectiveness(model):
         error(model, run(Effectiveness(model), theta, Transitions(*(x[:, :n] for x in t)))[0], ahead).mean()
         for n in (0, 1, 2, 4, 8, 16, 32, 64)
     ]
-    assert all(longer <= shorter for shorter, longer in pairwise(errors)), errors  # the first few only warn
+    assert all(longer < shorter for shorter, longer in pairwise(errors)), errors
     assert errors[-1] < 0.01 * errors[0]
 
 
@@ -427,40 +427,6 @@ def test_the_last_layer_forgets_the_system_that_was(model):
     moved, stuck = (error(model, LastLayer(model).adapt(th, None, t)[0], ahead).mean() for th in (forgetful, theta))
     unmoved = error(model, as_phi(theta), ahead).mean()
     assert moved < 0.02 * unmoved and moved < 0.05 * stuck, (moved, stuck, unmoved)
-
-
-def noisy(model: MLP, world: Phi, b: int, k: int, std: float) -> Transitions:
-    """live, with noise of that deviation on every normalised delta."""
-    t, rng = live(model, world, b, k), torch.Generator().manual_seed(5)
-    moved = model.space.local(t.s, t.s_next)
-    moved = moved + 0.1 * std * torch.randn(moved.shape, generator=rng)
-    return t._replace(s_next=model.space.retract(t.s, moved))
-
-
-@each_ensemble
-def test_effectiveness_holds_the_gains_of_a_healthy_robot_and_finds_damage_as_the_filter_does(model):
-    b, healthy, ticks = 24, 40, 20
-    theta = with_meta(make_theta(model), {"effectiveness.sigma": 0.1, "effectiveness.gamma": 0.7})
-    still, hurt = as_phi(theta), broken(theta, b)
-    t = joined(noisy(model, still, b, healthy, 0.1), noisy(model, hurt, b, ticks, 0.1))
-    adapter = Effectiveness(model)
-    carry, held = adapter.init(theta, b), []
-    for last in range(healthy + ticks):
-        phi, carry = adapter.adapt(theta, carry, tick(t, last))
-        held.append((phi.gain == model.neutral).all(1))
-        assert held[-1].logical_or((phi.gain == carry.g).all(1)).all()
-    share = torch.stack(held).float().mean(1)
-    assert share[:healthy].mean() > 0.95
-    assert share[healthy + 8 :].mean() < 0.05
-
-
-def test_a_filter_that_has_diverged_is_not_hidden_by_the_gains_it_is_held_at():
-    model = MODELS["a body"]
-    adapter, theta = Effectiveness(model), make_theta(model)
-    carry = adapter.init(theta, B)
-    carry = carry._replace(g=carry.g.index_fill(0, torch.tensor([1]), torch.nan))
-    phi, _ = adapter.adapt(theta, carry, live(model, as_phi(theta), k=1))
-    assert phi.gain.isnan().any(1).tolist() == [False, True, False]
 
 
 @each_ensemble
