@@ -35,12 +35,11 @@ TRAIN = $(BIN)/sealegs train ant --data $(RUN)/learn/data
 weights: $(STAMP)
 	$(BIN)/sealegs learn ant --rounds 60 --later $(LATER) --later-from 50 --out $(RUN)/learn
 	$(TRAIN) --init $(RUN)/learn/round-060.safetensors --adapter effectiveness --out $(RUN)/effectiveness
-	$(BIN)/sealegs refine ant --init $(RUN)/effectiveness/model.safetensors --out $(RUN)/refine
 	$(TRAIN) --init $(RUN)/learn/round-060.safetensors --adapter online-sgd --train.steps 3000 --windows 64 --out $(RUN)/online-sgd
 	$(TRAIN) --init $(RUN)/effectiveness/model.safetensors --adapter effectiveness+last-layer --train.steps 1000 --out $(RUN)/both
 	$(TRAIN) --init $(RUN)/learn/round-060.safetensors --adapter last-layer --train.steps 2000 --out $(RUN)/last-layer
 	$(TRAIN) --init $(RUN)/learn/round-060.safetensors --adapter grbal --train.steps 1500 --windows 16 --out $(RUN)/grbal
-	cp $(RUN)/refine/model.safetensors $(W)/ant.safetensors
+	cp $(RUN)/effectiveness/model.safetensors $(W)/ant.safetensors
 	for a in online-sgd last-layer grbal; do cp $(RUN)/$$a/model.safetensors $(W)/ant-$$a.safetensors; done
 	$(BIN)/sealegs right ant --out $(RUN)/right
 	cp $(RUN)/right/righting.json $(W)/ant-righting.json
