@@ -55,6 +55,13 @@ class Watcher(Node):
     def _row(self, ns: str, m: Float64MultiArray) -> None:
         self.rows[ns].append(Row(**convert.table(m)))
 
+    def hears_everything(self) -> None:
+        """In lockstep nothing is sent before there is a robot, and its first forty steps take less time than DDS may need to find us."""
+        topics = [f"/{ns}/sealegs_controller/{x}" for ns in SEEDS for x in ("commands", "telemetry")]
+        assert self.spin(lambda: all(self.count_publishers(t) for t in topics))
+        found = time.monotonic()
+        self.spin(lambda: time.monotonic() > found + 0.5)  # for them to find us
+
     def spin(self, until) -> bool:
         end = time.monotonic() + 60
         while not (done := until()) and time.monotonic() < end:
@@ -83,8 +90,10 @@ def test_each_controller_commands_its_own_robot_alone(tmp_path, domain, watcher)
         for ns, nodes in sides.items():
             control = {"robot": "ant", "seed": SEEDS[ns], "lockstep": True, "autostart": True, **QUICK}
             nodes.start("controller", control)
-        for ns, nodes in sides.items():
+        for nodes in sides.values():
             nodes.wait_for("controller", "active")
+        watcher.hears_everything()
+        for ns, nodes in sides.items():
             nodes.start("robot", {"robot": "ant", "seed": SEEDS[ns], "mode": "lockstep", "listeners": 1})
         assert watcher.spin(lambda: all(len(c) >= STEPS for c in watcher.commands.values()))
 
