@@ -23,6 +23,7 @@ from controller.collect import explore, on_policy, steady
 from controller.config import (
     ControllerConfig,
     PlannerConfig,
+    UsageError,
     assemble,
     at_least,
     check_seeds,
@@ -55,7 +56,8 @@ class LearnConfig:
     carry: int = 8
     """rounds a robot runs on for before it starts from rest again, unless it has fallen"""
     kick: tuple[float, float] = (0.4, 1.5)
-    """standard deviations of a disturbance at the beginning of a round, of the linear [m/s] and the angular velocity [rad/s]"""
+    """standard deviations of a disturbance at the beginning of a round, of the linear [m/s] and the angular velocity [rad/s]; from round
+    `risk_from` on of every other robot: the others show how it falls of its own accord"""
     value_from: int = 10
     """round from which a value is learned, plans are short, and robots begin disturbed; a value of earlier recordings, mostly of falls, held
     learning up (NOTES.md)"""
@@ -63,6 +65,10 @@ class LearnConfig:
     """plans of the rounds before"""
     risk_from: int = 20
     """round from which the chance of a fall is learned and plans pay for it"""
+    before: int = 20
+    """steps before a fall of the healthy robot that have weight from round `risk_from` on; damaged robots fall for other reasons, and often"""
+    share: float = 0.25
+    """of a batch that is drawn from these: a robot falls where a leg strikes that the model did not expect there, and that is 1% of a recording"""
     gains: bool = True
     """explain recordings by motor gains; without, a damage that is always there is learned as the robot itself (a specialist)"""
     symmetry: bool = True
@@ -90,7 +96,9 @@ def learn(robot: Ant, config: LearnConfig, out: Path, say: Say) -> Path:
     at_least(
         1, steps=config.steps, batch=config.batch, width=config.width, depth=config.depth, ensemble=config.ensemble
     )
-    at_least(1, carry=config.carry)
+    at_least(1, carry=config.carry, before=config.before)
+    if not 0 <= config.share < 1:
+        raise UsageError(f"share is {config.share:g}; valid: 0 or more and less than 1")
     check_seeds(config.seed)
     check_training("train", config.train)
     at_least(
@@ -165,8 +173,9 @@ def carried(robot: Ant, folder: Path, config: LearnConfig) -> np.ndarray:
     rng = np.random.default_rng([config.seed, count, 3])
     kick = config.kick if count > config.value_from else (0.0, 0.0)
     v, w = robot.space.velocity
-    states[:, v] += kick[0] * rng.standard_normal((len(states), 3))
-    states[:, w] += kick[1] * rng.standard_normal((len(states), 3))
+    kicked = ((np.arange(len(states)) + count) % 2 == 0)[:, None] | (count <= config.risk_from)
+    states[:, v] += kicked * kick[0] * rng.standard_normal((len(states), 3))
+    states[:, w] += kicked * kick[1] * rng.standard_normal((len(states), 3))
     rest = (np.arange(len(states)) + count) % config.carry == 0
     states[rest | (robot.upright(states) < UPRIGHT)] = np.nan
     return states
@@ -189,6 +198,8 @@ def _fit(robot: Ant, model: MLP, folder: Path, out: Path, config: LearnConfig, r
     if config.gains:
         gains = explain(model, theta, rows, old_gains, everything=r in REVISIT)
     sampler = objectives.Sampler.of(rows)
+    if r >= config.risk_from:
+        sampler = sampler.favouring(before_falls(robot, rows, config.before), config.share)
     loss = objectives.regression(model, theta.norm, rows, gains, sampler, config.batch, symmetries)
     fields = replace(config.train, seed=config.seed * 1000 + r)
     losses: list[float] = []
@@ -235,6 +246,12 @@ def explain(model: MLP, theta: Theta, rows: data.Rows, old: Tensor, everything: 
     if not theta.meta:
         return gains
     return episode_gains(model, theta, rows, torch.arange(0 if everything else len(old), episodes), gains)
+
+
+def before_falls(robot: Ant, rows: data.Rows, within: int) -> Tensor:
+    """Numbers of the rows that a healthy robot's fall follows within so many steps."""
+    falls, _ = risk.ahead(robot.tipped(rows.s_next), rows.episode, within)
+    return (falls & ~robot.tipped(rows.s) & rows.healthy).nonzero()[:, 0]
 
 
 @torch.no_grad()

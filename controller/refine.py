@@ -12,13 +12,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from controller.collect import on_policy, steady
 from controller.config import ControllerConfig, UsageError, assemble, at_least, check_seeds, check_training, weights_of
-from controller.learn import explain
+from controller.learn import before_falls, explain
 from controller.report import write_json
-from dynamics import checkpoint, data, objectives, risk, value
+from dynamics import checkpoint, data, objectives, value
 from dynamics import train as training
 from dynamics.mlp import MLP
 from dynamics.types import Theta
@@ -99,12 +98,9 @@ def fit(robot: Ant, model: MLP, theta: Theta, rows: data.Rows, config: RefineCon
     """-> theta with another network and value, and the record."""
     symmetries = robot.symmetries()
     gains = explain(model, theta, rows, torch.ones(0, model.n_acting), everything=True)
-    sampler = objectives.Sampler.of(rows)
-    falls = before_falls(robot, rows, config.before)
-    falls = falls[torch.isin(falls, sampler.train)]
-    loss = objectives.regression(
-        model, theta.norm, rows, gains, sampler.favouring(falls, config.share), config.batch, symmetries
-    )
+    sampler = objectives.Sampler.of(rows, newest=0.0)
+    sampler = sampler.favouring(before_falls(robot, rows, config.before), config.share)
+    loss = objectives.regression(model, theta.norm, rows, gains, sampler, config.batch, symmetries)
     losses: list[float] = []
     start = training.fresh({f"net.{n}": w for n, w in theta.net.items()})
     state = training.fit(loss, start, replace(config.train, seed=config.seed), report=lambda p: losses.append(p.loss))
@@ -114,11 +110,5 @@ def fit(robot: Ant, model: MLP, theta: Theta, rows: data.Rows, config: RefineCon
     )
     return theta._replace(net=net, value=behind), {
         "loss": sum(losses) / max(1, len(losses)),
-        "before_falls": len(falls),
+        "before_falls": 0 if sampler.marked is None else len(sampler.marked),
     }
-
-
-def before_falls(robot: Ant, rows: data.Rows, within: int) -> Tensor:
-    """Numbers of the rows that a healthy robot's fall follows within so many steps."""
-    falls, _ = risk.ahead(robot.tipped(rows.s_next), rows.episode, within)
-    return (falls & ~robot.tipped(rows.s) & rows.healthy).nonzero()[:, 0]

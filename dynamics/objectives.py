@@ -4,7 +4,7 @@ params are the trainable tensors of a theta, named net.* and meta.*; see split a
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -35,8 +35,8 @@ def join(params: Params, norm: Params) -> Theta:
 
 @dataclass(frozen=True)
 class Sampler:
-    """Draws row numbers: half from all rows, half from the newest quarter of shards, where the planner goes now. `favouring`: a share of them from
-    rows that matter more.
+    """Draws row numbers: half from all rows, half from the newest quarter of shards, where the planner goes now. `favouring`: before that, a share of
+    them from rows that matter more.
 
     Every eighth episode is kept for validation and never drawn.
     """
@@ -44,31 +44,36 @@ class Sampler:
     train: Tensor  # (n,) row numbers
     recent: Tensor  # (m,)
     held_out: Tensor  # (v,)
-    share: float = 0.5  # of what is drawn that is from `recent`
+    newest: float = 0.5  # share from `recent` of what is not from `marked`
+    marked: Tensor | None = None  # (k,)
+    share: float = 0.0  # of what is drawn that is from `marked`
 
     @staticmethod
-    def of(rows: Rows) -> "Sampler":
+    def of(rows: Rows, newest: float = 0.5) -> "Sampler":
         """Raises DataError where there are too few episodes to keep one."""
         if (episodes := int(rows.episode.max()) + 1) < 8:
             raise DataError(
                 f"the dataset has {episodes} episode(s); valid: 8 or more, of which every eighth is held out"
             )
         held = rows.episode % 8 == 7
-        newest = rows.shard > rows.shard.max() * 3 // 4 if rows.shard.max() else torch.ones_like(held)
-        train, recent = ((~held & among).nonzero()[:, 0] for among in (torch.ones_like(held), newest))
+        late = rows.shard > rows.shard.max() * 3 // 4 if rows.shard.max() else torch.ones_like(held)
+        train, recent = ((~held & among).nonzero()[:, 0] for among in (torch.ones_like(held), late))
         # A newest shard of one episode may be held out whole.
-        return Sampler(train, recent if len(recent) else train, held.nonzero()[:, 0])
+        return Sampler(train, recent if len(recent) else train, held.nonzero()[:, 0], newest)
 
     def favouring(self, rows: Tensor, share: float) -> "Sampler":
-        """A share of what is drawn from these row numbers, the rest from all, however new; where there are none, all from all."""
-        return Sampler(self.train, rows if len(rows) else self.train, self.held_out, share)
+        """A share of what is drawn from those of these row numbers that are not held out; none where all are."""
+        marked = rows[~torch.isin(rows, self.held_out)]
+        return replace(self, marked=marked, share=share if len(marked) else 0.0)
 
     def draw(self, count: int, rng: torch.Generator) -> Tensor:
-        part = int(count * self.share)
-        everywhere = self.train[torch.randint(len(self.train), (count - part,), generator=rng, device="cpu")]
-        return torch.cat(
-            (everywhere, self.recent[torch.randint(len(self.recent), (part,), generator=rng, device="cpu")])
-        )
+        def some(rows: Tensor, n: int) -> Tensor:
+            return rows[torch.randint(len(rows), (n,), generator=rng, device="cpu")]
+
+        favoured = int(count * self.share) if self.marked is not None else 0
+        part = int((count - favoured) * self.newest)
+        drawn = [some(self.train, count - favoured - part), some(self.recent, part)]
+        return torch.cat([*drawn, some(self.marked, favoured)] if self.marked is not None and favoured else drawn)
 
 
 class Images:

@@ -1,6 +1,7 @@
 """What `sealegs refine` draws, keeps, and refuses."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -48,8 +49,11 @@ def test_a_share_of_a_batch_is_of_the_favoured_rows():
     favoured = torch.isin(drawn, torch.tensor([3, 5])).sum()
     assert len(drawn) == 400 and 100 <= favoured <= 104
     assert (everything.draw(400, rng) >= 900).sum() >= 200  # as it was: half from the newest
-    none = everything.favouring(torch.tensor([], dtype=torch.int64), 0.25).draw(400, rng)
-    assert 0 < (none >= 900).sum() < 80 and not (none >= 1000).any()
+    assert (drawn >= 900).sum() >= 150  # of the others still half
+    held = torch.tensor([1000, 1003])
+    for none in (torch.tensor([], dtype=torch.int64), held):
+        rest = replace(everything, newest=0.0).favouring(none, 0.25).draw(400, rng)
+        assert len(rest) == 400 and 0 < (rest >= 900).sum() < 80 and not (rest >= 1000).any()
 
 
 def test_it_goes_on_where_it_was_cut_and_keeps_what_adapters_and_classifier_learned(tmp_path):
