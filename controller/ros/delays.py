@@ -82,7 +82,8 @@ def run(c: DelaysConfig, delay_ms: float, compensated: bool, seed: int) -> dict[
         raise UsageError(f"planning ms is {c.planning_ms:g}; valid: at most the period, {1e3 * brain.dt:g}")
     lead = round(delay_ms * MS) + planning
     due: list[tuple[int, np.ndarray]] = []  # commands on their way
-    action, errors, at = plant.safe_action, [], []
+    errors, at = [], []
+    action: np.ndarray | None = None
     for k in range(c.steps):
         stamp = k * period
         messages = {topic: blank(kind) for topic, kind in plant.outputs.items()}

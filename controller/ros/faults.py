@@ -28,7 +28,8 @@ from controller.ros.bench import PATIENCE_S, QUICK, Bench, Outcome
 from controller.ros.keep import keep, resume
 
 SLOW_SAMPLES = 6000  # at a fifth of real time and faster
-DISK_KIB = 160  # of a disk that fills while it is recorded to
+DISK_KIB = 160  # of a disk that fills while it is recorded to, at up to DISK_HZ control periods a second; more at a higher rate, in proportion
+DISK_HZ = 10.0
 
 
 def state_fault(bench: Bench, fault: str, rng: np.random.Generator) -> Outcome:
@@ -147,7 +148,8 @@ def record_onto(bench: Bench, out: Path, fault: str, break_it: Callable[[], None
 
 
 def disk_full(bench: Bench, rng: np.random.Generator, kib: int = DISK_KIB) -> Outcome:
-    """What was written before must be readable."""
+    """What was written before must be readable: the disk takes what comes until the recorder has flushed, which it does every second."""
+    kib = round(kib * max(1.0, bench.speed / bench.period / DISK_HZ))
     with (
         tempfile.TemporaryDirectory() as folder,
         small_disk(Path(folder) / "disk", kib + int(rng.integers(64))) as disk,

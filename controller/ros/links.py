@@ -76,7 +76,8 @@ class Link:
         self._took: deque[int] = deque(maxlen=TIMED)
         self._origin: int | None = None  # stamp of the first state that was planned from: there the reference begins
         self._sent = 0  # commands, so that a watchdog knows whether another one came
-        self._action, self._seq, self._heard, self._obeyed = self.plant.safe_action, -1, -1, -1
+        self._action: np.ndarray | None = None
+        self._seq, self._heard, self._obeyed = -1, -1, -1
 
     def _at(self, time: int, do: Callable[[], None]) -> None:
         heapq.heappush(self._events, (time, next(self._order), do))
@@ -180,7 +181,7 @@ class Link:
             if moving:
                 silent = target - self._heard > SILENCE * self.period
                 self.counts["silent"] += silent
-                self.plant.substep(self.plant.safe_action if silent else self._action, self.schedule.at(k))
+                self.plant.substep(None if silent else self._action, self.schedule.at(k))
         t = np.arange(len(places)) * self.brain.dt - (self._origin or 0) / 1e9
         off = np.array(places) - self.plant.asked(np.maximum(t, 0.0))
         return float(np.sqrt(np.mean(np.sum(off[round(1 / self.brain.dt) :] ** 2, 1))))

@@ -27,8 +27,6 @@ class Plant(Protocol):
     def dt(self) -> float: ...  # control period [s]
     @property
     def outputs(self) -> dict[str, str]: ...  # message types by topic
-    @property
-    def safe_action(self) -> np.ndarray: ...  # (n_action,)
 
     def conditions(self, text: str) -> Schedule[Any]:
         """Raises ConditionError."""
@@ -39,7 +37,10 @@ class Plant(Protocol):
         """(n_action,), one control period."""
         ...
 
-    def substep(self, action: np.ndarray, condition: Any) -> None: ...
+    def substep(self, action: np.ndarray | None, condition: Any) -> None:
+        """None: nobody commands, and the robot does what is safe."""
+        ...
+
     def fill(self, messages: dict[str, Any], stamp: int, disturb: Disturb) -> None:
         """The state as a robot would publish it."""
         ...
@@ -76,10 +77,6 @@ class AntPlant:
     def outputs(self) -> dict[str, str]:
         return TOPICS["ant"].state
 
-    @property
-    def safe_action(self) -> np.ndarray:
-        return Ant.safe_action
-
     def conditions(self, text: str) -> Schedule[Condition]:
         return parse(text or "healthy")
 
@@ -91,7 +88,8 @@ class AntPlant:
         self._condition, self._ant.conditions, self._action = condition, [condition], action
         self._ant.step(action[None])
 
-    def substep(self, action: np.ndarray, condition: Condition) -> None:
+    def substep(self, action: np.ndarray | None, condition: Condition) -> None:
+        action = Ant.safe_action if action is None else action
         self._condition, self._action = condition, action
         self._ant.raw = self._fine.run(self._ant.raw, action[None, None], [condition])[:, 0]
 

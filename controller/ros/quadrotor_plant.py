@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from controller.baselines.hold import Hold, Memory
 from controller.ros import convert
 from controller.ros.flight_config import make_robot, make_trajectory
 from controller.ros.robot_config import RobotConfig
@@ -38,6 +39,8 @@ class QuadrotorPlant:
                 f"{self.substeps}"
             )
         self._path = make_trajectory(config.flight, self._robot, config.seed)
+        self._hold = Hold(self._vehicle)
+        self._held: Memory | None = None  # while nobody commands
 
     @property
     def dt(self) -> float:
@@ -48,10 +51,6 @@ class QuadrotorPlant:
         topics = TOPICS["quadrotor"].state
         return {topic: kind for topic, kind in topics.items() if self._flight.payload_seen or kind != PAYLOAD}
 
-    @property
-    def safe_action(self) -> np.ndarray:
-        return self._robot.safe_action
-
     def conditions(self, text: str) -> Schedule[Condition]:
         return parse(text or "none", self._vehicle)
 
@@ -60,14 +59,26 @@ class QuadrotorPlant:
         if self._flight.target == "payload" and condition.payload:
             start[0, 2] += condition.payload[1]
         self._robot.reset([condition], [seed], start)
+        self._held = None
 
     def step(self, action: np.ndarray, condition: Condition) -> None:
         self._robot.conditions = [condition]
         self._robot.step(action[None])
 
-    def substep(self, action: np.ndarray, condition: Condition) -> None:
+    def substep(self, action: np.ndarray | None, condition: Condition) -> None:
         self._robot.conditions = [condition]
+        if action is None:
+            action = self._stay()
+        else:
+            self._held = None
         self._robot.part(action[None], self._vehicle.substeps // self.substeps)
+
+    def _stay(self) -> np.ndarray:
+        """The autopilot's own command; it knows the vehicle's state, whatever is published."""
+        state = self._robot.state()
+        memory = self._hold.init(state) if self._held is None else self._held
+        command, self._held = self._hold.step(state, memory, self._vehicle.dt / self.substeps)
+        return self._vehicle.action(command[0]).clip(-1, 1)
 
     def fill(self, messages: dict[str, Any], stamp: int, disturb: Disturb) -> None:
         qpos, s = self._robot.bodies.qpos[0], self._robot.state()[0]

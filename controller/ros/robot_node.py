@@ -79,7 +79,8 @@ class RobotNode(Node):
         self._command_rng = np.random.default_rng(
             [config.seed, 2]
         )  # of their own: when commands come, the machine decides
-        self.action, self.heard = self.plant.safe_action, None
+        self.action: np.ndarray | None = None
+        self.heard: int | None = None
         self._obeyed = 0  # when a command was, last [ns]
         self._label: convert.Label | None = None
         self._counts: Counter[str] = Counter()
@@ -158,12 +159,11 @@ class RobotNode(Node):
         self.action, self.heard, self._label = action, self.now, label
         self._obeyed = self.now
 
-    def acting(self) -> np.ndarray:
-        """The command in force; the safe action after SILENCE."""
-        assert self.plant is not None
+    def acting(self) -> np.ndarray | None:
+        """The command in force; None after SILENCE: the plant then does what is safe."""
         if self.heard is None or self.now - self.heard > SILENCE * self.period:
             self._counts["silent"] += self.heard is not None
-            return self.plant.safe_action
+            return None
         return self.action
 
     # --- states out
@@ -400,6 +400,7 @@ def lockstep(node: RobotNode, executor: Executor) -> int:
                 sent = time.monotonic()
         if STOP.is_set():
             break
+        assert node.action is not None  # answered
         plant.step(node.action, condition)
         node.step += 1
         node.now += node.period
