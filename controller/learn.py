@@ -209,10 +209,20 @@ def _fit(robot: Ant, model: MLP, folder: Path, out: Path, config: LearnConfig, r
 
     def foresee() -> tuple[Params, Params]:
         behind, chance = {}, {}
+        # They know of no damage: the cost-to-go of robots that limp, or lie on short legs, is not that of one which runs (NOTES.md).
         if r >= config.value_from:
-            behind = value.fit(robot.space, rows, robot.cost, symmetries, config.value, generator())
+            behind = value.fit(
+                robot.space, data.among(rows, rows.healthy), robot.cost, symmetries, config.value, generator()
+            )
         if r >= config.risk_from:
-            chance = risk.fit(robot.space, rows, robot.tipped, symmetries, config.risk, generator())
+            chance = risk.fit(
+                robot.space,
+                data.among(rows, ~short_legged(model, rows)),
+                robot.tipped,
+                symmetries,
+                config.risk,
+                generator(),
+            )
         return behind, chance
 
     with ThreadPoolExecutor(1) as beside:
@@ -246,6 +256,11 @@ def explain(model: MLP, theta: Theta, rows: data.Rows, old: Tensor, everything: 
     if not theta.meta:
         return gains
     return episode_gains(model, theta, rows, torch.arange(0 if everything else len(old), episodes), gains)
+
+
+def short_legged(model: MLP, rows: data.Rows) -> torch.Tensor:
+    """(n,) bool: recorded on a robot that is told to have a short leg."""
+    return (rows.told[:, model.space.n_action :] > 0).any(1)
 
 
 def before_falls(robot: Ant, rows: data.Rows, within: int) -> Tensor:

@@ -98,6 +98,11 @@ def digest(folder: Path) -> str:
 Tell = Callable[[str], Sequence[float]]
 
 
+def among(rows: Rows, which: Tensor) -> Rows:
+    """Those of rows for which `which` (n,) is true; all where it is true of none."""
+    return Rows(*(x[which] for x in rows)) if which.any() else rows
+
+
 def load(folder: Path, robot: str, n_state: int, n_action: int, tell: Tell | None = None) -> Rows:
     """All shards of a folder. tell: what a condition tells of gains and parameters of the body, NaN for each of which it says nothing; None: that a
     healthy robot's gains are 1. Raises DataError where there is none or one is bad."""

@@ -8,9 +8,11 @@ import torch
 
 from controller.cli import main
 from controller.config import ControllerConfig, PlannerConfig, weights_of
+from controller.learn import short_legged
 from controller.refine import RefineConfig, before_falls, refine
 from dynamics import checkpoint
-from dynamics.data import Rows
+from dynamics.data import Rows, among
+from dynamics.mlp import MLP
 from dynamics.objectives import Sampler
 from dynamics.train import ResumeError, TrainConfig
 from dynamics.value import ValueConfig
@@ -94,3 +96,12 @@ def test_its_settings_are_beside_its_result(tmp_path):
     refine(Ant(), QUICK, tmp_path, lambda text: None)
     kept = json.loads((tmp_path / "record.json").read_text())
     assert kept["config"]["share"] == QUICK.share and kept["before_falls"] >= 0 and len(kept["config"]["init"]) == 64
+
+
+def test_value_and_chance_of_a_fall_are_fitted_to_robots_that_are_whole():
+    told = torch.tensor([[1.0] * 8 + [0.0] * 4, [1.0] * 8 + [0.0, 1.0, 0.0, 0.0], [torch.nan] * 8 + [0.0] * 4])
+    rows = Rows(*torch.zeros(5, 3), torch.tensor([True, False, False]), told)  # pyright: ignore[reportArgumentType]
+    short = short_legged(MLP(Ant.space, 8, 1, body=Ant.n_body), rows)
+    assert short.tolist() == [False, True, False]
+    assert among(rows, rows.healthy).told.tolist() == [told[0].tolist()] and among(rows, ~short).told.shape == (2, 12)
+    assert among(rows, torch.zeros(3, dtype=torch.bool)) is rows

@@ -74,3 +74,19 @@ def test_recordings_that_are_too_short_are_refused():
     theta = make_theta()
     with pytest.raises(DataError, match=r"64 transitions long"):
         tune.tune_filter(MODEL, theta, recorded(theta, ["healthy"] * 16, count=50), 0, lambda *_: None)
+
+
+def test_of_precisions_that_predict_alike_the_largest_is_taken():
+    theta = make_theta()
+    # With healthy robots alone, all gains are 1: no prior is too stiff.
+    assert chosen(recorded(theta, ["healthy"] * 32), theta)["precision"] == max(tune.GRID["precision"])
+
+
+def test_the_difference_of_two_scores_and_its_spread():
+    rng, kind = torch.Generator().manual_seed(0), torch.arange(80) % 2
+    a = torch.rand(80, generator=rng) + 0.5
+    assert (tune._difference(a, a, kind, 40, rng) == 0).all()
+    constant = tune._difference(1.1 * a, a, kind, 40, rng)
+    assert torch.allclose(constant, torch.tensor(1.1).log().expand(len(constant)), atol=1e-5)
+    noisy = tune._difference(a * (1 + 0.5 * torch.randn(80, generator=rng)).abs(), a, kind, 40, rng)
+    assert 0.01 < noisy.std() < 0.5
