@@ -56,8 +56,9 @@ class LearnConfig:
     carry: int = 8
     """rounds a robot runs on for before it starts from rest again, unless it has fallen"""
     kick: tuple[float, float] = (0.4, 1.5)
-    """standard deviations of a disturbance at the beginning of a round, of the linear [m/s] and the angular velocity [rad/s]; from round
-    `risk_from` on of every other robot: the others show how it falls of its own accord"""
+    """standard deviations of a disturbance at the beginning of a round, of the linear [m/s] and the angular velocity [rad/s]"""
+    undisturbed: bool = False
+    """from round `risk_from` on only every other robot is disturbed: the others show how it falls of its own accord"""
     value_from: int = 10
     """round from which a value is learned, plans are short, and robots begin disturbed; a value of earlier recordings, mostly of falls, held
     learning up (NOTES.md)"""
@@ -67,8 +68,10 @@ class LearnConfig:
     """round from which the chance of a fall is learned and plans pay for it"""
     before: int = 20
     """steps before a fall of the healthy robot that have weight from round `risk_from` on; damaged robots fall for other reasons, and often"""
-    share: float = 0.25
+    share: float = 0.0
     """of a batch that is drawn from these: a robot falls where a leg strikes that the model did not expect there, and that is 1% of a recording"""
+    whole: bool = False
+    """fit the value to recordings of the healthy robot alone, and the chance of a fall to all but those of short legs"""
     gains: bool = True
     """explain recordings by motor gains; without, a damage that is always there is learned as the robot itself (a specialist)"""
     symmetry: bool = True
@@ -173,7 +176,9 @@ def carried(robot: Ant, folder: Path, config: LearnConfig) -> np.ndarray:
     rng = np.random.default_rng([config.seed, count, 3])
     kick = config.kick if count > config.value_from else (0.0, 0.0)
     v, w = robot.space.velocity
-    kicked = ((np.arange(len(states)) + count) % 2 == 0)[:, None] | (count <= config.risk_from)
+    kicked = ((np.arange(len(states)) + count) % 2 == 0)[:, None] | (
+        not config.undisturbed or count <= config.risk_from
+    )
     states[:, v] += kicked * kick[0] * rng.standard_normal((len(states), 3))
     states[:, w] += kicked * kick[1] * rng.standard_normal((len(states), 3))
     rest = (np.arange(len(states)) + count) % config.carry == 0
@@ -198,7 +203,7 @@ def _fit(robot: Ant, model: MLP, folder: Path, out: Path, config: LearnConfig, r
     if config.gains:
         gains = explain(model, theta, rows, old_gains, everything=r in REVISIT)
     sampler = objectives.Sampler.of(rows)
-    if r >= config.risk_from:
+    if r >= config.risk_from and config.share:
         sampler = sampler.favouring(before_falls(robot, rows, config.before), config.share)
     loss = objectives.regression(model, theta.norm, rows, gains, sampler, config.batch, symmetries)
     fields = replace(config.train, seed=config.seed * 1000 + r)
@@ -209,20 +214,14 @@ def _fit(robot: Ant, model: MLP, folder: Path, out: Path, config: LearnConfig, r
 
     def foresee() -> tuple[Params, Params]:
         behind, chance = {}, {}
-        # They know of no damage: the cost-to-go of robots that limp, or lie on short legs, is not that of one which runs (NOTES.md).
+        # They see no damage: the cost-to-go of robots that limp, or lie on short legs, is not that of one which runs (NOTES.md).
+        everything = torch.ones(rows.n, dtype=torch.bool)
         if r >= config.value_from:
-            behind = value.fit(
-                robot.space, data.among(rows, rows.healthy), robot.cost, symmetries, config.value, generator()
-            )
+            seen = data.among(rows, rows.healthy if config.whole else everything)
+            behind = value.fit(robot.space, seen, robot.cost, symmetries, config.value, generator())
         if r >= config.risk_from:
-            chance = risk.fit(
-                robot.space,
-                data.among(rows, ~short_legged(model, rows)),
-                robot.tipped,
-                symmetries,
-                config.risk,
-                generator(),
-            )
+            seen = data.among(rows, ~short_legged(model, rows) if config.whole else everything)
+            chance = risk.fit(robot.space, seen, robot.tipped, symmetries, config.risk, generator())
         return behind, chance
 
     with ThreadPoolExecutor(1) as beside:
