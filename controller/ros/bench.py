@@ -42,6 +42,7 @@ PATIENCE_S = 30.0  # for a node to start
 SET_BACK = 250_000_000  # [ns]
 QUICK = {"controller.planner.samples": 16, "controller.planner.horizon": 3, "controller.planner.iterations": 1}
 NEAR_M, CALM_M_S, BACK_S = 0.3, 0.3, 10.0  # a quadrotor is back where it is this near and this slow, within this time
+SAID_S = 2.0  # of wall time, in which diagnostics of once a second are heard for certain
 HOVER = {"flight.trajectory": "hover"}  # of both nodes: where nobody controls it for long, it is to stay near
 
 
@@ -198,6 +199,9 @@ class Bench:
         recovered = probe.spin(patience / self.speed if patience < PATIENCE_S else patience, lambda: probe.fresh(over))
         if self.robot != "ant":
             recovered = recovered and probe.spin(BACK_S / self.speed, self.back)
+        if fault in KILLED and self.robot != "ant":
+            # While a node starts nobody looks, and what the robot said meanwhile waits behind what else did.
+            probe.spin(SAID_S, lambda: any(t > begun for t in probe.silences))
         first = next((t for t, r in probe.rows if t > over and r.kind == STEP), float("nan"))
         seen = [c for c in probe.commands if c.time > begun]
         sound = all(((c.data >= self.low) & (c.data <= self.high)).all() for c in seen)  # False where NaN
