@@ -72,7 +72,7 @@ def test_a_vehicle_without_commands_stays_near_and_up(held: bool):
     robot, s = pushed(0.5, speed=1.0)
     hold, begun = Hold(robot.vehicle), s[:, :3].copy()
     memory = hold.init(s)
-    for _ in range(200):
+    for _ in range(500):
         command, memory = hold.step(s, memory, robot.dt)
         s = robot.step(robot.vehicle.action(command) if held else np.tile(robot.safe_action, (PUSHED, 1)))
     if held:
