@@ -3,7 +3,8 @@
     p_ref(t) = p + d (|v| t - a t^2 / 2)   until it stands, t = |v| / a;   d = v / |v|,  a = BRAKE
 
 from position p and velocity v when the last command had run out, tracked by the geometric controller. Thrust and rates without attitude, as before,
-keep a tilt: half a second of that from 0.5 m/s and 0.5 rad/s off (standard deviations, per axis), and 6 of 32 crash; held, none.
+keep a tilt: half a second of that from 0.5 m/s and 0.5 rad/s off (standard deviations, per axis), and 6 of 32 crash; held, none
+(before plans had a price on tilt; a planner takes over afterwards; NOTES.md).
 """
 
 from dataclasses import dataclass
