@@ -71,7 +71,9 @@ class LearnConfig:
     share: float = 0.0
     """of a batch that is drawn from these: a robot falls where a leg strikes that the model did not expect there, and that is 1% of a recording"""
     whole: bool = False
-    """fit the value to recordings of the healthy robot alone, and the chance of a fall to all but those of short legs"""
+    """in the last round fit the value to recordings of the healthy robot alone, and the chance of a fall to all but those of short legs"""
+    members: int = 1
+    """fits of value and chance whose mean the last round's are"""
     gains: bool = True
     """explain recordings by motor gains; without, a damage that is always there is learned as the robot itself (a specialist)"""
     symmetry: bool = True
@@ -99,7 +101,7 @@ def learn(robot: Ant, config: LearnConfig, out: Path, say: Say) -> Path:
     at_least(
         1, steps=config.steps, batch=config.batch, width=config.width, depth=config.depth, ensemble=config.ensemble
     )
-    at_least(1, carry=config.carry, before=config.before)
+    at_least(1, carry=config.carry, before=config.before, members=config.members)
     if not 0 <= config.share < 1:
         raise UsageError(f"share is {config.share:g}; valid: 0 or more and less than 1")
     check_seeds(config.seed)
@@ -214,14 +216,15 @@ def _fit(robot: Ant, model: MLP, folder: Path, out: Path, config: LearnConfig, r
 
     def foresee() -> tuple[Params, Params]:
         behind, chance = {}, {}
+        everything, last = torch.ones(rows.n, dtype=torch.bool), r == config.rounds
         # They see no damage: the cost-to-go of robots that limp, or lie on short legs, is not that of one which runs (NOTES.md).
-        everything = torch.ones(rows.n, dtype=torch.bool)
+        whole, members = last and config.whole, config.members if last else 1
         if r >= config.value_from:
-            seen = data.among(rows, rows.healthy if config.whole else everything)
-            behind = value.fit(robot.space, seen, robot.cost, symmetries, config.value, generator())
+            seen = data.among(rows, rows.healthy if whole else everything)
+            behind = value.fit(robot.space, seen, robot.cost, symmetries, config.value, generator(), members)
         if r >= config.risk_from:
-            seen = data.among(rows, ~short_legged(model, rows) if config.whole else everything)
-            chance = risk.fit(robot.space, seen, robot.tipped, symmetries, config.risk, generator())
+            seen = data.among(rows, ~short_legged(model, rows) if whole else everything)
+            chance = risk.fit(robot.space, seen, robot.tipped, symmetries, config.risk, generator(), members)
         return behind, chance
 
     with ThreadPoolExecutor(1) as beside:

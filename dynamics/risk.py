@@ -62,9 +62,10 @@ def fit(
     symmetries: Sequence[Symmetry],
     config: RiskConfig,
     rng: torch.Generator,
+    members: int = 1,
 ) -> Params:
     """From recordings to P; empty where none of them holds a fall, or nothing but falls. fallen: (n, s) -> (n,) bool. With symmetries, rows recorded
-    on the healthy robot are seen as one of their images, at random."""
+    on the healthy robot are seen as one of their images, at random. members: fits of whose log odds f is the mean."""
     count = int(rows.shard.max()) + 1
     rows = Rows(*(x[rows.shard >= count - max(6, round(config.newest * count))] for x in rows))
     falls, known = ahead(fallen(rows.s_next), rows.episode, config.within)
@@ -73,7 +74,20 @@ def fit(
     if not len(before) or not len(others):
         return {}
     x = space.directed(rows.s)
-    images = torch.stack([g.directed for g in symmetries]) if symmetries else torch.eye(x.shape[1])[None]
+    images = scalar.images(symmetries, x.shape[1])
+    nets = [_fit(x, before, others, images, rows.healthy, config, rng) for _ in range(members)]
+    return scalar.distilled(nets, x, images, rows.healthy, rng)
+
+
+def _fit(
+    x: Tensor,
+    before: Tensor,
+    others: Tensor,
+    images: Tensor,
+    healthy: Tensor,
+    config: RiskConfig,
+    rng: torch.Generator,
+) -> Params:
     net = scalar.init(torch.cat([x @ g.T for g in images]), config.width, rng)
     optimiser = torch.optim.AdamW(scalar.trained(net), lr=config.lr, weight_decay=config.decay)
     dealt = round(config.share * config.batch)
@@ -86,8 +100,7 @@ def fit(
                 for rows_, n in ((before, dealt), (others, config.batch - dealt))
             ]
         )
-        image = torch.where(rows.healthy[at], torch.randint(len(images), (config.batch,), generator=rng), 0)
-        seen = torch.einsum("bij,bj->bi", images[image], x[at])
+        seen = scalar.imaged(x[at], images, healthy[at], rng)
         loss = binary_cross_entropy_with_logits(scalar.apply(net, seen), label)
         optimiser.zero_grad()
         loss.backward()

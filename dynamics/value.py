@@ -75,14 +75,22 @@ def fit(
     symmetries: Sequence[Symmetry],
     config: ValueConfig,
     rng: torch.Generator,
+    members: int = 1,
 ) -> Params:
     """From recordings to V. With symmetries, rows recorded on the healthy robot are seen as one of their images, at random; the cost must not
-    tell them apart."""
+    tell them apart. members: fits whose mean V is; two of them differ by a quarter of V's own spread."""
     count = int(rows.shard.max()) + 1
     rows = Rows(*(x[rows.shard >= count - max(6, round(config.newest * count))] for x in rows))
     paid = cost(rows.s, rows.a, rows.s_next)
     x, x_next = space.directed(rows.s), space.directed(rows.s_next)
-    images = torch.stack([g.directed for g in symmetries]) if symmetries else torch.eye(x.shape[1])[None]
+    images = scalar.images(symmetries, x.shape[1])
+    values = [_fit(rows, paid, x, x_next, images, config, rng) for _ in range(members)]
+    return scalar.distilled(values, x, images, rows.healthy, rng)
+
+
+def _fit(
+    rows: Rows, paid: Tensor, x: Tensor, x_next: Tensor, images: Tensor, config: ValueConfig, rng: torch.Generator
+) -> Params:
     value = scalar.init(torch.cat([x @ g.T for g in images]), config.width, rng)
     optimiser = torch.optim.Adam(scalar.trained(value), lr=config.lr)
     total = config.sweeps * config.steps
@@ -93,9 +101,7 @@ def fit(
                 goal = returns(paid, apply(value, x_next), rows.episode, config.gamma, config.trace)
         optimiser.param_groups[0]["lr"] = config.lr * (1 - 0.9 * step / total)
         at = torch.randint(rows.n, (config.batch,), generator=rng)
-        image = torch.randint(len(images), (config.batch,), generator=rng)
-        image = torch.where(rows.healthy[at], image, 0)
-        seen = torch.einsum("bij,bj->bi", images[image], x[at])
+        seen = scalar.imaged(x[at], images, rows.healthy[at], rng)
         # The mean, not the median: a fall is rare, and its price times its chance is what must be seen.
         loss = (apply(value, seen) - goal[at]).square().mean() / SCALE**2
         optimiser.zero_grad()

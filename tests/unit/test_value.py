@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dynamics import value
+from dynamics import scalar, value
 from dynamics.data import Rows
 from dynamics.value import ValueConfig
 from robots.ant import Ant
@@ -98,6 +98,35 @@ def test_images_of_the_healthy_robot_cost_the_same_and_those_of_a_broken_one_are
     # Which of eight images was seen cannot be told, so a healthy robot's cost is their mean, near 0; a broken one's stays its own.
     found = torch.corrcoef(torch.stack((one, 5 * s[:, 9])))[0, 1]
     assert (found < 0.7 and spread < 2) if healthy else (found > 0.95 and spread > 4)
+
+
+def test_means_of_fits_differ_less_than_fits():
+    """What a step costs is drawn anew each time: what a fit learns of that beside the mean depends on its seed."""
+    s, s_next, episode = decaying(0)
+    noisy = rows(s, s_next, episode)._replace(a=10 * torch.randn(len(s), 1, generator=torch.Generator().manual_seed(3)))
+    config = ValueConfig(gamma=0.5, trace=0.0, width=64, sweeps=4, steps=100, lr=3e-3)
+
+    def apart(members: int) -> float:
+        one, other = (
+            value.fit(
+                SPACE, noisy, lambda s, a, n: 1 + a[:, 0], (), config, torch.Generator().manual_seed(seed), members
+            )
+            for seed in (1, 2)
+        )
+        return float((value.apply(one, s) - value.apply(other, s)).square().mean().sqrt())
+
+    assert apart(8) < 0.6 * apart(1)
+
+
+def test_one_network_holds_the_mean_of_several_and_one_alone_is_itself():
+    x = torch.randn(500, 3, generator=torch.Generator().manual_seed(0))
+    nets = [scalar.init(x, 16, torch.Generator().manual_seed(i)) for i in range(3)]
+    rng, none = torch.Generator().manual_seed(9), torch.zeros(500, dtype=torch.bool)
+    got = scalar.distilled(nets, x, scalar.images((), 3), none, rng)
+    mean = torch.stack([scalar.apply(net, x) for net in nets]).mean(0)
+    assert (scalar.apply(got, x) - mean).square().mean().sqrt() < 0.1 * mean.std()
+    assert got["W0"].shape == (3, 16) and not got["W0"].requires_grad
+    assert scalar.distilled(nets[:1], x, scalar.images((), 3), none, rng) is nets[0]
 
 
 def test_nothing_learned_is_no_cost():
