@@ -93,6 +93,12 @@ def check_training(name: str, config: TrainConfig) -> None:
             raise UsageError(f"--{name}.{field_.replace('_', '-')} is {got:g}; valid: 0 to 1")
 
 
+def check_share(share: float) -> None:
+    """Of a batch, beside what else is in it. Raises UsageError."""
+    if not 0 <= share < 1:
+        raise UsageError(f"--share is {share:g}; valid: 0 or more and less than 1")
+
+
 def positive(name: str, value: float) -> None:
     """Raises UsageError."""
     if not (math.isfinite(value) and value > 0):

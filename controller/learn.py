@@ -23,10 +23,10 @@ from controller.collect import explore, on_policy, steady
 from controller.config import (
     ControllerConfig,
     PlannerConfig,
-    UsageError,
     assemble,
     at_least,
     check_seeds,
+    check_share,
     check_training,
     make_planner,
 )
@@ -102,8 +102,7 @@ def learn(robot: Ant, config: LearnConfig, out: Path, say: Say) -> Path:
         1, steps=config.steps, batch=config.batch, width=config.width, depth=config.depth, ensemble=config.ensemble
     )
     at_least(1, carry=config.carry, before=config.before, members=config.members)
-    if not 0 <= config.share < 1:
-        raise UsageError(f"share is {config.share:g}; valid: 0 or more and less than 1")
+    check_share(config.share)
     check_seeds(config.seed)
     check_training("train", config.train)
     at_least(

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from controller.collect import on_policy, steady
-from controller.config import ControllerConfig, UsageError, assemble, at_least, check_seeds, check_training, weights_of
+from controller.config import ControllerConfig, assemble, at_least, check_seeds, check_share, check_training, weights_of
 from controller.learn import before_falls, explain
 from controller.report import write_json
 from dynamics import checkpoint, data, objectives, value
@@ -61,8 +61,7 @@ def refine(robot: Ant, config: RefineConfig, out: Path, say: Callable[[str], Non
     at_least(1, rounds=config.rounds, steps=config.steps, before=config.before, batch=config.batch)
     check_seeds(config.seed)
     check_training("train", config.train)
-    if not 0 <= config.share < 1:
-        raise UsageError(f"--share is {config.share:g}; valid: 0 or more and less than 1")
+    check_share(config.share)
     for condition in config.conditions:
         steady(condition)
     path = config.init or weights_of(robot.name, config.controller.adapter)

@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file
 
 from controller.collect import on_policy
-from controller.config import ControllerConfig, PlannerConfig, make_controller
+from controller.config import ControllerConfig, PlannerConfig, UsageError, make_controller
 from controller.learn import LearnConfig, carried, learn
-from dynamics import checkpoint, data
+from dynamics import checkpoint, data, scalar, value
 from dynamics.train import TrainConfig, rate
 from dynamics.value import ValueConfig
 from robots.ant import Ant
@@ -97,6 +97,26 @@ def test_a_value_comes_with_its_round_and_a_specialist_takes_the_damage_for_itse
     neutral = torch.tensor([1.0] * 8 + [0.0] * 4)
     assert torch.equal(ones, neutral.expand(len(gains), -1)) and not torch.equal(ones, gains)
     assert (gains[:, 8:] == 0).all()  # a recording of a leg without torque says that it is whole
+
+
+def test_the_last_rounds_value_alone_is_a_mean_and_of_whole_robots(tmp_path, monkeypatch):
+    asked, fit = [], value.fit
+
+    def watched(space, rows, cost, symmetries, config, rng, members):
+        asked.append((bool(rows.healthy.all()), members))
+        return fit(space, rows, cost, symmetries, config, rng, members)
+
+    monkeypatch.setattr(value, "fit", watched)
+    monkeypatch.setattr(scalar, "DISTIL_STEPS", 3)
+    config = LearnConfig(
+        conditions=("healthy", "leg:0"), rounds=2, robots=8, steps=6, value_from=1, whole=True, members=3, width=8, depth=1, batch=16,
+        train=TrainConfig(steps=3), value=ValueConfig(width=8, sweeps=1, steps=2), early=PlannerConfig(samples=16, horizon=2, iterations=1),
+        controller=ControllerConfig(adapter="effectiveness", planner=PlannerConfig(samples=16, horizon=2, iterations=1)),
+    )  # fmt: skip
+    learn(Ant(), config, tmp_path, lambda _: None)
+    assert asked == [(False, 1), (True, 3)]
+    with pytest.raises(UsageError, match="members"):
+        learn(Ant(), replace(config, members=0), tmp_path / "none", lambda _: None)
 
 
 def test_conditions_change_when_they_were_told_to(tmp_path):
