@@ -4,10 +4,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+import tyro
 
 from controller.controller import Controller
 from controller.guard import Guard
@@ -34,6 +35,12 @@ WEIGHTS = Path(__file__).parent / "weights"
 AdapterName = Literal["frozen", "online-sgd", "grbal", "last-layer", "effectiveness", "effectiveness+last-layer"]
 PlannerName = Literal["random-shooting", "cem", "icem", "mppi"]
 RobotName = Literal["ant"]
+# Where several robots have the command; the name chooses the dataclass before anything is parsed (`controller.cli.chosen`).
+AnyRobot = Annotated[
+    Literal["ant", "quadrotor"],
+    tyro.conf.Positional,
+    tyro.conf.arg(help="comes first; each robot has options of its own, e.g. `sealegs evaluate quadrotor --help`"),
+]
 
 PLANNERS: dict[str, type[Shooting]] = {"random-shooting": RandomShooting, "cem": CEM, "icem": ICEM, "mppi": MPPI}
 ROBOTS = {"ant": Ant}

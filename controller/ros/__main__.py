@@ -13,7 +13,7 @@ def main(name: str, argv: list[str] | None = None) -> None:
     if name == "controller":
         from controller.ros.controller_node import run
     elif name == "robot":
-        from controller.ros.robot_node import run
+        from controller.ros.robot_time import run
     elif name == "record":
         from controller.ros.recorder import run
     else:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from controller.config import ControllerConfig, UsageError, at_least
+from controller.config import AnyRobot, ControllerConfig, UsageError, at_least
 from controller.evaluate_quadrotor import QuadrotorConfig, check_target, make_path
 from controller.ros import stop
 from controller.ros.bag import INSTALL
@@ -28,11 +28,6 @@ from robots.ant import Ant
 from robots.quadrotor_condition import parse
 
 READY_S = 120.0  # for a node to import, load and warm up on a busy machine
-AnyRobot = Annotated[
-    Literal["ant", "quadrotor"],
-    tyro.conf.Positional,
-    tyro.conf.arg(help="comes first; each robot has options of its own, e.g. `sealegs ros quadrotor --help`"),
-]
 
 
 @dataclass(frozen=True)
@@ -295,7 +290,7 @@ def hil_report(c: HilReport) -> None:
     print(f"written: {c.out}")
 
 
-# By name, then by robot, as in controller.cli.
+# By name, then by robot, as in controller.commands.
 COMMANDS: dict[str, dict[str, tuple[Any, Callable[[Any], None]]]] = {
     "ros": {"ant": (Ros, ros), "quadrotor": (RosQuadrotor, ros)},
     "replay": {"": (Replay, replay)},

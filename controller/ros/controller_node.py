@@ -48,6 +48,7 @@ from controller.ros.node import (
     run_node,
     steady_ns,
 )
+from controller.ros.outbox import Outbox
 from controller.ros.params import flatten
 from controller.ros.punctual import Cores, give_priority, lock_memory
 
@@ -66,7 +67,6 @@ class ControllerNode(LifecycleNode):
         self._counts: Counter[str] = Counter()
         self._rows: list[Row] = []
         self._predicted = True  # the last state, over the time until its command acts
-        self._repeated = 0  # how often the last command was sent again
         self._took: deque[int] = deque(maxlen=TIMED)  # [ns] of the last plans
         self._why = ""  # the last reason for which a state was not used
         self._telemetry = self.create_publisher(Float64MultiArray, "~/telemetry", OFFERED)
@@ -105,11 +105,7 @@ class ControllerNode(LifecycleNode):
         self._simulated = bool(self.get_parameter("use_sim_time").value)
         slop, most = round(config.slop_ms * 1e6), round(config.max_delay_ms * 1e6)
         self._intake = Intake(tuple(brain.inputs), self._period, slop, most)
-        self._command_type = convert.message_type(brain.output)
-        self._commands = self.create_publisher(self._command_type, "~/commands", OFFERED)
-        self._others = {
-            t: self.create_publisher(convert.message_type(k), f"~/{t}", OFFERED) for t, k in brain.others.items()
-        }
+        self._outbox = Outbox(self, brain, self._period)
         self._inputs = [
             self.create_subscription(
                 convert.message_type(kind), topic, lambda m, topic=topic: self._receive(topic, m), NEWEST
@@ -128,7 +124,8 @@ class ControllerNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         with self._lock:
             self._intake.forget()
-            self._active, self._held, self._sent, self._planning = True, False, None, False
+            self._outbox.forget()
+            self._active, self._held, self._planning = True, False, False
             self._activations += 1
             self._took.clear()
             if self._loop is not None:
@@ -156,8 +153,7 @@ class ControllerNode(LifecycleNode):
         self.close()
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
-        for publisher in (self._commands, *self._others.values()):
-            self.destroy_publisher(publisher)
+        self._outbox.close()
         self._loop = None
         return TransitionCallbackReturn.SUCCESS
 
@@ -320,28 +316,16 @@ class ControllerNode(LifecycleNode):
         """The watchdog: within one and a half periods of a planned command, and one of any other, the next one goes out. -> when to look again [s]"""
         with self._lock:
             often = self._period / 1e10
-            if not self._active or self._sent is None or self.settings.config.lockstep:
+            if not self._active or self._outbox.empty or self.settings.config.lockstep:
                 return often
-            at, planned = self._sent
-            silent = steady_ns(self) - at
-            if silent < 0:  # /clock was set back
-                self._sent = (steady_ns(self), planned)
-            left = (1.5 if planned else 1.0) * self._period - silent
+            silent = self._outbox.silent()
+            left = self._outbox.until_next(silent)
             if left < 0:
                 self._miss(OPERATOR if self._held else PLANNING if self._planning else STATE)
                 return often
-            if silent >= (again := self._due()):
-                self._repeated += 1
-                for publisher, message in self._last:
-                    publisher.publish(message)
-                again = self._due()
+            again = self._outbox.until_again(silent, self.settings.config.repeat_commands)
             # Whoever waits for a lock takes it from who plans: not more often than there is something to see. /clock tells of no time to wait.
-            return often if self._simulated else max(min(left, again - silent) / 1e9, often / 10)
-
-    def _due(self) -> float:
-        """When after a command it is to be sent again [ns]."""
-        n = self.settings.config.repeat_commands
-        return (self._repeated + 1) * self._period / (n + 1) if self._repeated < n else float("inf")
+            return often if self._simulated else max(min(left, again) / 1e9, often / 10)
 
     def _miss(self, cause: int, stamp: int | None = None) -> None:
         with self._lock:
@@ -353,22 +337,12 @@ class ControllerNode(LifecycleNode):
     def _again(self, stamp: int) -> None:
         """In lockstep: the state came again, so its command got lost."""
         with self._lock:
-            if self._loop is not None and self._loop.stamp == stamp and self._sent is not None:
-                self._commands.publish(self._last[0][1])
+            if self._loop is not None and self._loop.stamp == stamp and not self._outbox.empty:
+                self._outbox.answer_again()
 
     def _send(self, action: np.ndarray, planned: bool = True) -> None:
         assert self._loop is not None
-        command = self._command_type()
-        self._loop.brain.fill(command, action, self._loop.label)
-        self._commands.publish(command)
-        self._sent, self._repeated = (steady_ns(self), planned), 0
-        self._last = [(self._commands, command)]
-        for topic, publisher in self._others.items():
-            message = convert.message_type(self._loop.brain.others[topic])()
-            convert.set_stamp(message, now_ns(self))
-            self._loop.brain.fill_other(message, action)
-            publisher.publish(message)
-            self._last.append((publisher, message))
+        self._outbox.send(action, self._loop.label, planned)
 
     def _tell(self, row: Row) -> None:
         row = row._replace(sent_s=steady_ns(self) / 1e9)
@@ -385,7 +359,7 @@ class ControllerNode(LifecycleNode):
                 response.success, response.message = False, "not active: nothing is sent that could be held"
                 return response
             self._held = True
-            if self._sent is not None and not self.settings.config.lockstep:  # there one command answers one state
+            if not self._outbox.empty and not self.settings.config.lockstep:  # there one command answers one state
                 self._miss(OPERATOR)
         response.success, response.message = True, "holding: the command relaxes to the safe action"
         return response

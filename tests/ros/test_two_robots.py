@@ -25,7 +25,7 @@ from controller.ros.bench import QUICK
 from controller.ros.commands import Nodes
 from controller.ros.loop import MISS, OPERATOR, STEP, Row
 from controller.ros.node import EVERYTHING
-from controller.ros.robot_node import NEW
+from controller.ros.robot_time import NEW
 from controller.run import episodes
 from robots.ant import Ant
 from robots.condition import parse

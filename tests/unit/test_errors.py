@@ -536,3 +536,14 @@ def test_the_installed_command(own):
     assert result.returncode == 2 and result.stdout.strip() == ""
     said = r"sealegs: .*cheetah\.safetensors is for robot 'cheetah', wanted 'ant'; valid: one made by `sealegs learn ant`\n"
     assert re.fullmatch(said, result.stderr)
+
+
+def test_nobody_reads_what_is_printed():
+    read, write = os.pipe()
+    os.close(read)
+    result = subprocess.run(
+        [sys.executable, "-m", "controller.cli", "evaluate", "--help"],
+        stdout=write, stderr=subprocess.PIPE, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    os.close(write)
+    assert (result.returncode, result.stderr) == (1, "")
