@@ -31,9 +31,11 @@ W = controller/weights
 RUN ?= runs/weights
 # Short legs come late: a round with them moves the healthy gait little, and tells the model what no motor's gain can.
 LATER = healthy healthy healthy healthy leg:0 leg:1 leg:2 leg-short:0 leg-short:1 leg-short:2
+# Weight on what comes before falls; value and chance of a fall at the end as means, of those whom they are for (results/ant/README.md).
+CARE = --share 0.25 --undisturbed --whole --members 8
 TRAIN = $(BIN)/sealegs train ant --data $(RUN)/learn/data
 weights: $(STAMP)
-	$(BIN)/sealegs learn ant --rounds 60 --later $(LATER) --later-from 50 --out $(RUN)/learn
+	$(BIN)/sealegs learn ant --rounds 60 --later $(LATER) --later-from 50 $(CARE) --out $(RUN)/learn
 	$(TRAIN) --init $(RUN)/learn/round-060.safetensors --adapter effectiveness --out $(RUN)/effectiveness
 	$(TRAIN) --init $(RUN)/learn/round-060.safetensors --adapter online-sgd --train.steps 3000 --windows 64 --out $(RUN)/online-sgd
 	$(TRAIN) --init $(RUN)/effectiveness/model.safetensors --adapter effectiveness+last-layer --train.steps 1000 --out $(RUN)/both

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 import tyro
+from torch import Tensor
 
 from controller.controller import Controller
 from controller.guard import Guard
@@ -21,7 +22,7 @@ from dynamics.adapt.last_layer import LastLayer
 from dynamics.mlp import MLP
 from dynamics.train import TrainConfig
 from dynamics.types import Adapter, Theta, as_phi
-from planners.cem import CEM
+from planners.cem import CEM, Weighting
 from planners.icem import ICEM
 from planners.mppi import MPPI
 from planners.planner import Cost
@@ -122,10 +123,14 @@ class PlannerConfig:
     horizon: int = 8
     """steps of dt; what follows is the checkpoint's learned value"""
     iterations: int = 5
-    std: float = 0.6
+    std: float = 1.0
     """initial standard deviation of the candidates' noise"""
-    beta: float = 0.7
+    beta: float = 0.3
     """correlation of the noise from one step to the next"""
+    elites: float = 0.25
+    """the cheapest candidates that the next iteration is drawn like, as a share of all (cem, icem)"""
+    weighting: Weighting = "rank"
+    """of the elites: even, or by rank, the best one most (cem, icem)"""
     ahead: int = 0
     """iterations made while the next state is awaited, from where it is expected, one less than all at most: over ROS commands then come sooner"""
 
@@ -167,13 +172,23 @@ def make_planner(config: PlannerConfig, n_action: int) -> Shooting:
     """Raises UsageError."""
     at_least(1, planner_horizon=config.horizon, planner_iterations=config.iterations)
     at_least(0, planner_iterations_ahead=config.ahead)
-    at_least(getattr(PLANNERS[config.kind], "elites", 2), planner_samples=config.samples)
+    if not 0 < config.elites <= 1:
+        raise UsageError(
+            f"controller.planner.elites is {config.elites:g}; valid: a share of the samples, above 0 and 1 at most"
+        )
     positive("controller.planner.std", config.std)
     if not 0 <= config.beta < 1:
         raise UsageError(f"controller.planner.beta is {config.beta:g}; valid: 0 or more and less than 1")
-    return PLANNERS[config.kind](
+    kind = PLANNERS[config.kind]
+    elites: dict[str, Any] = {}
+    least = 2
+    if issubclass(kind, CEM):
+        elites = {"elites": max(2, round(config.elites * config.samples)), "weighting": config.weighting}
+        least = max(2, 1 + kind().keep)  # the mean is a candidate, too, and so are the elites kept
+    at_least(least, planner_samples=config.samples)
+    return kind(
         n_action=n_action, horizon=config.horizon, samples=config.samples, iterations=config.iterations,
-        std=config.std, beta=config.beta, ahead=config.ahead,
+        std=config.std, beta=config.beta, ahead=config.ahead, **elites,
     )  # fmt: skip
 
 
@@ -196,7 +211,13 @@ def running_cost(robot: Ant, theta: Theta, fall_price: float) -> Cost:
     if not theta.risk or not fall_price:
         return robot.cost
     chance = risk.chance(robot.space, theta.risk)
-    return lambda s, a, s_next: robot.cost(s, a, s_next) + fall_price * chance(s_next)
+
+    def cost(s: Tensor, a: Tensor, s_next: Tensor) -> Tensor:
+        # The chance was learned from robots on their feet. What it says of one that lies is arbitrary, and times the price it holds a robot down
+        # in whatever posture it happens to like (NOTES.md).
+        return robot.cost(s, a, s_next) + fall_price * torch.where(robot.tipped(s_next), 1.0, chance(s_next))
+
+    return cost
 
 
 def assemble(robot: Ant, config: ControllerConfig, loaded: checkpoint.Checkpoint) -> Controller:

@@ -80,10 +80,5 @@ def check(config: ControlConfig) -> None:
     check_priority(config.thread_priority)
     if not 0 <= config.repeat_commands <= MOST_REPEATS:
         raise UsageError(f"repeat_commands is {config.repeat_commands}; valid: 0 to {MOST_REPEATS}")
-    planner = config.controller.planner
-    make_planner(planner, 1)
+    make_planner(config.controller.planner, 1)
     at_least(1, context_window_k=config.controller.k)
-    if planner.std <= 0:
-        raise UsageError(f"controller.planner.std is {planner.std}; valid: more than 0")
-    if not planner.beta < 1:
-        raise UsageError(f"controller.planner.beta is {planner.beta}; valid: 0 or more and less than 1")

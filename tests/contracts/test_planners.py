@@ -23,8 +23,10 @@ PLANNERS = [
     CEM(**BROAD, samples=128, iterations=3, std=1.0, std_floor=0.05),
     ICEM(**BROAD, samples=128, iterations=2, std=1.0, std_floor=0.05, execute="best"),
     MPPI(**BROAD, samples=128, iterations=2, std=0.3, temperature=0.01),
+    ICEM(**BROAD, samples=128, iterations=2, std=1.0, std_floor=0.05, elites=32, weighting="rank"),
 ]
-each_planner = pytest.mark.parametrize("planner", PLANNERS, ids=lambda p: type(p).__name__)
+NAMES = ["RandomShooting", "CEM", "ICEM", "MPPI", "ICEM by rank"]
+each_planner = pytest.mark.parametrize("planner", PLANNERS, ids=NAMES)
 
 
 def predict(s: Tensor, a: Tensor) -> Tensor:
@@ -243,6 +245,21 @@ def test_noise_has_unit_variance_and_correlation_beta_at_lag_one(beta):
         assert (x * y).mean(0).abs().max() < 0.04
 
 
+def test_elites_count_alike_or_by_their_rank():
+    """The best of three weighs log 3.5, the others log(3.5 / 2) and log(3.5 / 3), as shares of their sum."""
+    actions = torch.tensor([3.0, 100.0, 1.0, 2.0])[None, :, None, None]  # (b, n, h, a)
+    costs = torch.tensor([[0.3, torch.inf, 0.1, 0.2]])
+    for weighting, weight in (("even", np.ones(3)), ("rank", np.log(3.5 / np.arange(1, 4)))):
+        planner = CEM(n_action=1, horizon=1, samples=4, elites=3, momentum=0.0, weighting=weighting)
+        for dead in (0, 1):  # the last elites that did not survive count for nothing
+            given = torch.where(costs > 0.25, torch.inf, costs) if dead else costs
+            share = (weight * np.array([1, 1, not dead])) / (weight * np.array([1, 1, not dead])).sum()
+            mean, std = planner.refit(torch.zeros(1, 1, 1), torch.ones(1, 1, 1), actions, given)
+            centre = share @ np.array([1.0, 2.0, 3.0])
+            assert mean.item() == pytest.approx(centre, rel=1e-5)
+            assert std.item() == pytest.approx(np.sqrt(share @ (np.array([1.0, 2.0, 3.0]) - centre) ** 2), rel=1e-5)
+
+
 def test_mppi_weights_sum_to_one():
     costs = torch.randn(4, 50, generator=torch.Generator().manual_seed(0)) * torch.tensor([[1e-3], [1], [1e3], [1e6]])
     costs[:, ::7] = torch.inf
@@ -335,7 +352,7 @@ def test_where_every_sample_fails_the_plan_says_so_and_stays_safe(planner, value
 @pytest.mark.parametrize(
     "planner",
     [*PLANNERS, replace(PLANNERS[2], kept=0, samples=16, elites=8, iterations=8), replace(PLANNERS[2], execute="mean")],
-    ids=["RandomShooting", "CEM", "ICEM", "MPPI", "ICEM that forgets", "ICEM's mean"],
+    ids=[*NAMES, "ICEM that forgets", "ICEM's mean"],
 )
 def test_the_cost_of_a_plan_is_its_best_candidates(planner):
     watch = Watch()

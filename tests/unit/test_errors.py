@@ -300,10 +300,11 @@ def test_learning_on_with_other_settings(tmp_path, capsys):
 
 HUGE = str(2**63)
 NUMBERS = {
-    "evaluate": (("--seeds", "-1"), ("--steps", "0"), ("--controller.k", "0"), ("--controller.planner.samples", "15"),
+    "evaluate": (("--seeds", "-1"), ("--steps", "0"), ("--controller.k", "0"), ("--controller.planner.samples", "4"),
                  ("--controller.planner.horizon", "0"), ("--controller.planner.iterations", "0"), ("--seeds", HUGE), ("--seed", HUGE),
                  ("--controller.planner.beta", "1.5"), ("--controller.planner.beta", "nan"), ("--controller.planner.std", "0"),
-                 ("--controller.planner.std", "inf")),
+                 ("--controller.planner.std", "inf"), ("--controller.planner.elites", "0"), ("--controller.planner.elites", "1.5"),
+                 ("--controller.planner.elites", "nan")),
     "demo": (("--seed", "-1"), ("--seeds", "0"), ("--steps", "0"), ("--seed", HUGE)),
     "collect": (("--seed", "-1"), ("--robots", "0"), ("--steps", "0"), ("--batches", "0"), ("--seed", HUGE)),
     "train": (("--windows", "0"), ("--past", "0"), ("--future", "0"), ("--width", "0"), ("--ensemble", "0"), ("--seed", "-1"),

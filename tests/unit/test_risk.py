@@ -104,8 +104,13 @@ def test_a_plan_pays_the_price_times_the_chance_at_every_step():
     s = torch.randn(2, 3, 31, generator=torch.Generator().manual_seed(0))
     net = scalar.init(robot.space.directed(s).reshape(6, -1), 5, torch.Generator().manual_seed(1))
     theta = Theta({}, {}, {}, {}, net)
-    paid = running_cost(robot, theta, 7.0)(s, s[..., :8], s + 0.1) - robot.cost(s, s[..., :8], s + 0.1)
-    torch.testing.assert_close(paid, 7.0 * risk.chance(robot.space, net)(s + 0.1), atol=1e-4, rtol=1e-4)
+    s_next = s + 0.1
+    paid = running_cost(robot, theta, 7.0)(s, s[..., :8], s_next) - robot.cost(s, s[..., :8], s_next)
+    due = risk.chance(robot.space, net)(s_next)
+    lies = robot.tipped(s_next)
+    assert lies.any() and not lies.all()
+    torch.testing.assert_close(paid[~lies], 7.0 * due[~lies], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(paid[lies], torch.full_like(paid[lies], 7.0), atol=1e-4, rtol=1e-4)
     assert running_cost(robot, theta, 0.0) is robot.cost
     assert running_cost(robot, theta._replace(risk={}), 7.0) is robot.cost
 
