@@ -144,7 +144,7 @@ class ControllerConfig:
     """context window: the last k transitions"""
     precision: Literal["float32", "bfloat16"] = "float32"
     """of the network inside the planner; states and costs are float32 always"""
-    fall_price: float = 30.0
+    fall_price: float = 240.0
     """what a step of a plan costs where a fall is certain to follow, by the checkpoint's learned chance of one; in the unit of the robot's cost"""
     righting: bool = False
     """a robot that has lain for a second makes a motion that turns it over, where one was found for it (`sealegs right`)"""
