@@ -71,7 +71,8 @@ def _options(kind: Any, prefix: str = "--") -> Iterator[str]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point. Exit codes: 0 done, 1 nobody reads what is printed, 2 the user's error, 130 interrupted."""
+    """Entry point. Exit codes: 0 done, 1 nobody reads what is printed, or the command's own (`replay`, `ros`), 2 the user's error, 130
+    interrupted."""
     argv = sys.argv[1:] if argv is None else argv
     config: Any = None
     try:

@@ -124,7 +124,7 @@ class PlannerConfig:
     """steps of dt; what follows is the checkpoint's learned value"""
     iterations: int = 5
     std: float = 1.0
-    """initial standard deviation of the candidates' noise"""
+    """initial standard deviation of the candidates' noise; chosen, as beta is, for icem"""
     beta: float = 0.3
     """correlation of the noise from one step to the next"""
     elites: float = 0.25
@@ -145,7 +145,8 @@ class ControllerConfig:
     precision: Literal["float32", "bfloat16"] = "float32"
     """of the network inside the planner; states and costs are float32 always"""
     fall_price: float = 240.0
-    """what a step of a plan costs where a fall is certain to follow, by the checkpoint's learned chance of one; in the unit of the robot's cost"""
+    """what a step of a plan costs where a fall has happened or is certain to follow, by the checkpoint's learned chance of one; in the unit of
+    the robot's cost"""
     righting: bool = False
     """a robot that has lain for a second makes a motion that turns it over, where one was found for it (`sealegs right`)"""
     deadline_ms: float | None = None

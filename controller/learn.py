@@ -42,7 +42,8 @@ from dynamics.value import ValueConfig
 from robots.ant import UPRIGHT, Ant
 
 # The search behind the recordings of the shipped weights. The quicker one that is the default elsewhere was found on the finished model, and no
-# model has been learned with it yet.
+# model has been learned with it yet. One thing is otherwise than it was then: from round `risk_from` on a robot that tipped over in a plan pays the
+# whole price of a fall (`running_cost`), where it paid what the chance happened to say of it.
 GATHERING = PlannerConfig(std=0.6, beta=0.7, elites=1 / 6, weighting="even")
 
 

@@ -342,7 +342,7 @@ class ControllerNode(LifecycleNode):
 
     def _send(self, action: np.ndarray, planned: bool = True) -> None:
         assert self._loop is not None
-        self._outbox.send(action, self._loop.label, planned)
+        self._outbox.send(self._loop.brain, action, self._loop.label, planned)
 
     def _tell(self, row: Row) -> None:
         row = row._replace(sent_s=steady_ns(self) / 1e9)

@@ -14,16 +14,17 @@ class Outbox:
     """period: of control [ns]."""
 
     def __init__(self, node: Node, brain: Brain, period: int) -> None:
-        self._node, self._brain, self._period = node, brain, period
+        self._node, self._period = node, period
         self._kind = convert.message_type(brain.output)
         self._commands = node.create_publisher(self._kind, "~/commands", OFFERED)
-        self._others = {
-            t: node.create_publisher(convert.message_type(k), f"~/{t}", OFFERED) for t, k in brain.others.items()
-        }
+        self._others = [
+            (convert.message_type(kind), node.create_publisher(convert.message_type(kind), f"~/{topic}", OFFERED))
+            for topic, kind in brain.others.items()
+        ]
         self.forget()
 
     def close(self) -> None:
-        for publisher in (self._commands, *self._others.values()):
+        for publisher in (self._commands, *(publisher for _, publisher in self._others)):
             self._node.destroy_publisher(publisher)
 
     def forget(self) -> None:
@@ -37,17 +38,17 @@ class Outbox:
     def empty(self) -> bool:
         return self._at is None
 
-    def send(self, action: np.ndarray, label: convert.Label, planned: bool) -> None:
-        """action: (n,), in the robot's units."""
+    def send(self, brain: Brain, action: np.ndarray, label: convert.Label, planned: bool) -> None:
+        """action: (n,), in the robot's units. brain: of the robot that this one was made for."""
         command = self._kind()
-        self._brain.fill(command, action, label)
+        brain.fill(command, action, label)
         self._commands.publish(command)
         self._at, self._planned, self._repeated = steady_ns(self._node), planned, 0
         self._last = [(self._commands, command)]
-        for topic, publisher in self._others.items():
-            message = convert.message_type(self._brain.others[topic])()
+        for kind, publisher in self._others:
+            message = kind()
             convert.set_stamp(message, now_ns(self._node))
-            self._brain.fill_other(message, action)
+            brain.fill_other(message, action)
             publisher.publish(message)
             self._last.append((publisher, message))
 

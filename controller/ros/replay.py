@@ -68,11 +68,14 @@ def runs(path: Path) -> Iterator[tuple[Loop, Run]]:
 
 
 def _loop(path: Path, record: dict[str, Any]) -> Loop:
-    if unknown := sorted(set(record["config"]) - set(flatten(ControlConfig()))):
-        raise UsageError(
-            f"{path} was recorded by a controller of another version: its parameter {unknown[0]!r} is not known here; valid: a recording of "
-            "this version, or replay by the version that made it"
-        )
+    given, known = set(record["config"]), set(flatten(ControlConfig()))
+    # One that it lacks would take today's default, and actions that differ for it would look like chance.
+    for names, why in ((given - known, "is not known here"), (known - given, "is not recorded")):
+        if names:
+            raise UsageError(
+                f"{path} was recorded by a controller of another version: its parameter {min(names)!r} {why}; valid: a recording of this "
+                "version, or replay by the version that made it"
+            )
     config = update(ControlConfig(), record["config"])
     weights = Path(record["weights"])
     if not weights.is_file():

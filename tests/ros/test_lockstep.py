@@ -68,21 +68,30 @@ def test_replay_of_a_changed_recording_says_so(recording, tmp_path, capsys):
     assert identical >= 50  # those before the change
 
 
-def test_replay_of_another_versions_recording_names_the_parameter_that_is_not_known(recording, tmp_path, capsys):
-    """As of those from before `max_delay_ms`, which was `max_delay_periods` then. In one sentence, not with every parameter that there is."""
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        # As of those from before `max_delay_ms`, which was `max_delay_periods` then; and from before elites were weighed.
+        (lambda c: {**c, "max_delay_periods": c["max_delay_ms"]}, "'max_delay_periods' is not known here"),
+        (lambda c: {k: v for k, v in c.items() if not k.endswith("weighting")}, "weighting' is not recorded"),
+    ],
+    ids=["unknown", "missing"],
+)
+def test_replay_of_another_versions_recording_names_the_parameter(change, said, recording, tmp_path, capsys):
+    """In one sentence, not with every parameter that there is."""
     copy = bag.Bag(tmp_path / "old")
     for m in bag.read(recording):
         if m.topic.endswith("/config"):
+            record = json.loads(m.content.data)
             copy.add(m.topic, "std_msgs/msg/String")
-            copy.write(
-                m.topic, m.time, replace(m.content, data=m.content.data.replace("max_delay_ms", "max_delay_periods"))
-            )
+            data = json.dumps({**record, "config": change(record["config"])})
+            copy.write(m.topic, m.time, replace(m.content, data=data))
     copy.close()
     with pytest.raises(SystemExit) as stopped:
         main(["replay", str(tmp_path / "old")])
-    said = capsys.readouterr().err.strip()
-    assert stopped.value.code == 2 and "'max_delay_periods' is not known here" in said and "another version" in said
-    assert str(tmp_path / "old") in said and "\n" not in said and len(said) < 500
+    error = capsys.readouterr().err.strip()
+    assert stopped.value.code == 2 and said in error and "another version" in error
+    assert str(tmp_path / "old") in error and "\n" not in error and len(error) < 500
 
 
 def test_the_report_counts_what_happened(recording, tmp_path):
