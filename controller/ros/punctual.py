@@ -9,7 +9,7 @@ import sys
 # Of mallopt(3): one arena for all threads, which Python's lock keeps apart anyway; nothing is given back, nor mapped for one use; grow by 16 MB.
 MALLOC = {-8: 1, -1: -1, -3: 32 << 20, -2: 16 << 20}
 HIGHEST = 99  # of SCHED_FIFO's priorities
-MCL_CURRENT, MCL_FUTURE = 1, 2  # of mlockall(2)
+MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT = 1, 2, 4  # of mlockall(2)
 
 
 def keep_memory() -> None:
@@ -22,12 +22,15 @@ def keep_memory() -> None:
 
 
 def lock_memory() -> str:
-    """All pages of this process stay in memory, also those that it is given later: none is fetched in the midst of a step. -> why not, in a
-    sentence; empty where it is done."""
+    """All pages of this process stay in memory, also those that it is given later, from when they are used: none is fetched in the midst of a step.
+    -> why not, in a sentence; empty where it is done.
+
+    Later ones are not filled at once: with every node that joins, DDS maps memory that it shares with it, and commands waited 20 to 40 ms for that.
+    """
     if sys.platform != "linux":
         return f"memory is not locked on {sys.platform}; valid: lock_memory false, or Linux"
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mlockall(MCL_CURRENT | MCL_FUTURE):
+    if libc.mlockall(MCL_CURRENT) or libc.mlockall(MCL_FUTURE | MCL_ONFAULT):
         return f"memory is not locked ({os.strerror(ctypes.get_errno())}); valid: an unlimited `memlock` for this user (/etc/security/limits.conf)"
     return ""
 
