@@ -134,9 +134,9 @@ class Probe(Node):
             raise TimeoutError(f"{who} does not answer")
         return future.result()
 
-    def fresh(self, since: float, n: int = 3) -> bool:
-        """Whether n fresh plans came after `since`."""
-        return sum(t > since and r.kind == STEP for t, r in self.rows) >= n
+    def fresh(self, since: float, n: int = 3, run: int = -1) -> bool:
+        """Whether n fresh plans came after `since`, of runs after that one."""
+        return sum(t > since and r.kind == STEP and r.run > run for t, r in self.rows) >= n
 
 
 class Bench:
@@ -196,13 +196,17 @@ class Bench:
     def outcome(self, fault: str, begun: float, over: float, patience: float = 15.0) -> Outcome:
         """Waits for the recovery, then judges the commands from begun on."""
         probe, period = self.probe, self.period
-        recovered = probe.spin(patience / self.speed if patience < PATIENCE_S else patience, lambda: probe.fresh(over))
+        # What a killed controller sent may still wait to be read: it is no recovery.
+        old = int(max((r.run for _, r in probe.rows), default=-1)) if fault in KILLED else -1
+        recovered = probe.spin(
+            patience / self.speed if patience < PATIENCE_S else patience, lambda: probe.fresh(over, run=old)
+        )
         if self.robot != "ant":
             recovered = recovered and probe.spin(BACK_S / self.speed, self.back)
         if fault in KILLED and self.robot != "ant":
             # While a node starts nobody looks, and what the robot said meanwhile waits behind what else did.
             probe.spin(SAID_S, lambda: any(t > begun for t in probe.silences))
-        first = next((t for t, r in probe.rows if t > over and r.kind == STEP), float("nan"))
+        first = next((t for t, r in probe.rows if t > over and r.kind == STEP and r.run > old), float("nan"))
         seen = [c for c in probe.commands if c.time > begun]
         sound = all(((c.data >= self.low) & (c.data <= self.high)).all() for c in seen)  # False where NaN
         rows = [r for t, r in probe.rows if t > begun and r.kind in (STEP, MISS)]
