@@ -39,6 +39,7 @@ class Safe(NamedTuple):
 
 COUNTED = (("message_start_time", "message_end_time", "channel_stats"), ("counts", "min_timestamp", "max_timestamp"))
 KEPT = 16  # chunks that may be given up for an index
+CHUNK = 32 * 1024  # bytes after which one is written, however fast they come: what is lost where a disk fills
 
 
 class Bag:
@@ -63,10 +64,12 @@ class Bag:
             safe.counted[0]["channel_stats"][connection.id] = safe.counted[1]["counts"][connection.id] = 0
 
     def write(self, topic: str, time: int, message: Any) -> None:
-        """message: rclpy's. Its own bytes carry padding that readers refuse, so it is serialised anew."""
+        """message: rclpy's. Its own bytes carry padding that readers refuse, so it is serialised anew. Raises OSError as `flush` does."""
         connection = self._connections[topic]
         plain = self._plain(message, connection.msgtype)
         self._writer.write(connection, time, self._types.serialize_cdr(plain, connection.msgtype))
+        if self._writer.storage.chunk.bio.tell() > CHUNK:
+            self.flush()
 
     def flush(self) -> None:
         """What was written until now, into the file. Raises OSError where there is no room, or no file any more."""

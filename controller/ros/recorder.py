@@ -12,7 +12,7 @@ from controller.ros.bag import Bag
 from controller.ros.node import EVERYTHING, LATCHED, STEADY, Parameters, run_node
 from controller.ros.topics import MULTI_ARRAY, TOPICS
 
-FLUSH_S = 1.0  # what may be lost where the disk fills
+FLUSH_S = 1.0  # what may be lost where the disk fills, where it is not more than a chunk (`bag.CHUNK`)
 STRING = "std_msgs/msg/String"
 
 
