@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from controller.guard import OK, RIGHT, THETA, Guard, GuardMemory
+from controller.guard import BLIND, HOLD, OK, RIGHT, THETA, Guard, GuardMemory
 from controller.righting import Righting
 from dynamics.mlp import MLP
 from dynamics.types import Adapter, Phi, Theta, Transitions, as_phi
@@ -45,6 +45,7 @@ class Ready(NamedTuple):
     search: Search
     known: Tensor  # (b,) bool: where the state was expected
     rng: tuple[Tensor, ...]  # a generator state for each robot
+    blind: Tensor | None = None  # (b, h, a) the plan from there on, in case no state comes
 
 
 class Memory(NamedTuple):
@@ -121,6 +122,34 @@ class Controller:
         if (early := self._early) is None or memory.ready is not None or not known.any():
             return memory
         return memory._replace(ready=self._prepare(early, memory, memory.phi, memory.expected))
+
+    @torch.no_grad()
+    def foresee(self, memory: Memory) -> Memory:
+        """The rest of a search that was prepared, from where the robots are expected: the plan for the case that no state comes, which is better
+        than what the last plan says of its later steps. None of a robot that is not expected anywhere, or being righted."""
+        ready, early = memory.ready, self._early
+        if early is None or ready is None or ready.blind is not None or not ready.known.all():
+            return memory
+        if self.righting is not None and self.righting.rights(memory.lain).any():
+            return memory
+        predict, rngs = self.model.stepper(memory.phi, self.dtype), _generators(ready.rng)
+        plan, _ = early.plan(memory.warm, predict, memory.expected, self.cost, rngs, self.terminal, ready.search)
+        return memory._replace(ready=ready._replace(blind=plan.actions)) if plan.valid.all() else memory
+
+    @torch.no_grad()
+    def miss(self, memory: Memory) -> tuple[np.ndarray, Memory, np.ndarray]:
+        """No state came -> action (b, a), memory, event (b,): BLIND where a plan was foreseen, which the guard then holds, else HOLD of the last
+        one; RELAX after too many. The next state is not the end of a transition."""
+        guard, blind = memory.guard, None if memory.ready is None else memory.ready.blind
+        if blind is not None:  # as the guard indexes it: its first action comes after so many failures
+            step = (torch.arange(blind.shape[1])[None] - guard.failures[:, None] - 1).clamp_min(0)
+            guard = guard._replace(plan=blind.gather(1, step[..., None].expand_as(blind)))
+        action, guard, event = self.guard.step(guard, guard.plan, torch.zeros(len(guard.plan), dtype=torch.bool))
+        if blind is not None:
+            event = torch.where(event == HOLD, BLIND, event)
+        nowhere = torch.full_like(memory.last_s, torch.nan)
+        memory = memory._replace(guard=guard, last_s=nowhere, expected=nowhere, ready=None)
+        return action.numpy().copy(), memory, event.numpy()
 
     @torch.no_grad()
     def skip(self, memory: Memory, action: np.ndarray) -> Memory:

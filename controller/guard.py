@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-OK, THETA, HOLD, RELAX, RIGHT = 0, 1, 2, 3, 4
-EVENTS = ("ok", "theta", "hold", "relax", "right")  # names of the codes, as diagnostics report them
+OK, THETA, HOLD, RELAX, RIGHT, BLIND = 0, 1, 2, 3, 4, 5
+EVENTS = ("ok", "theta", "hold", "relax", "right", "blind")  # names of the codes, as diagnostics report them
 
 
 class GuardMemory(NamedTuple):

@@ -49,6 +49,8 @@ class AntBrain:
 
     controller: Controller
     dt: float = Ant.dt
+    patience: ClassVar[float] = 1.2  # what goes out then is a plan, and no state is lost by it
+    corrects: ClassVar[bool] = True
     output: ClassVar[str] = TOPICS["ant"].command
 
     @property
@@ -88,12 +90,16 @@ class AntBrain:
     def prepare(self, memory: Memory) -> Memory:
         return self.controller.prepare(memory)
 
+    def foresee(self, memory: Memory) -> Memory:
+        return self.controller.foresee(memory)
+
     def miss(self, memory: Memory, relax: bool) -> tuple[np.ndarray, Memory, int]:
-        guard = memory.guard
         if relax:
+            guard = memory.guard
             guard = guard._replace(failures=torch.full_like(guard.failures, guard.plan.shape[1]))
-        action, guard, event = self.controller.guard.step(guard, guard.plan, torch.zeros(1, dtype=torch.bool))
-        return action[0].numpy().copy(), self.interrupt(memory._replace(guard=guard)), int(event)
+            memory = memory._replace(guard=guard, ready=None)
+        action, memory, event = self.controller.miss(memory)
+        return action[0], memory, int(event[0])
 
     def late(self, memory: Memory, planned: Memory, misses: int) -> Memory:
         """What acted meanwhile is taken to be what acts now."""

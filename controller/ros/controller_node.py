@@ -235,7 +235,7 @@ class ControllerNode(LifecycleNode):
         for i in range(3):
             timing = None if action is None else Timing(((1.0, action),), ((0.5, action),))
             action, memory, _ = brain.step(memory, brain.rest(), round(i * brain.dt * 1e9), timing)
-            memory = brain.prepare(memory)
+            memory = brain.foresee(brain.prepare(memory))
         brain.miss(memory, False)
         self._prepare(self._loop)  # of the first plan, too
 
@@ -290,6 +290,9 @@ class ControllerNode(LifecycleNode):
         ready = loop.brain.prepare(memory)
         with self._lock:
             loop.take(memory, ready, 1e3 * (time.perf_counter() - started))
+        foreseen = loop.brain.foresee(ready)
+        with self._lock:
+            loop.foresee(ready, foreseen)
 
     def _draw(self, loop: Loop) -> None:
         """In the worker's thread."""
@@ -313,7 +316,8 @@ class ControllerNode(LifecycleNode):
         return lead
 
     def _check(self) -> float:
-        """The watchdog: within one and a half periods of a planned command, and one of any other, the next one goes out. -> when to look again [s]"""
+        """The watchdog: within the brain's patience after a planned command, and a period of any other, the next one goes out. -> when to look
+        again [s]"""
         with self._lock:
             often = self._period / 1e10
             if not self._active or self._outbox.empty or self.settings.config.lockstep:

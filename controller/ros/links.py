@@ -19,8 +19,9 @@ import numpy as np
 import torch
 import tyro
 
+from controller.config import ControllerConfig
 from controller.ros.brains import BRAINS
-from controller.ros.controller_config import ControlConfig
+from controller.ros.controller_config import ControlConfig, real_time
 from controller.ros.delays import MS, blank
 from controller.ros.flight_config import FlightConfig
 from controller.ros.intake import Ignored, Intake
@@ -28,12 +29,14 @@ from controller.ros.loop import PLANNING, STATE, Loop
 from controller.ros.plants import PLANTS
 from controller.ros.robot_config import OVERTAKEN, SILENCE, RobotConfig
 
+PLANNING_MS = {"ant": 9.0, "quadrotor": 0.7}
 TIMED = 20  # plans whose median tells how long the next one will take
 
 
 @dataclass(frozen=True)
 class LinksConfig:
-    """One line of JSON a seed: the quadrotor's RMS distance from its path [mm] from second 1 on, and what became of states and commands."""
+    """One line of JSON a seed: the quadrotor's RMS distance from its path [mm], or the ant's mean forward speed [m/s], from second 1 on, and
+    what became of states and commands."""
 
     delay_ms: float = 20.0
     jitter_ms: float = 10.0
@@ -44,27 +47,31 @@ class LinksConfig:
     """commands, too, and the controller is told their mean delay"""
     repeat_commands: int = 0
     max_delay_ms: float = ControlConfig.max_delay_ms
-    planning_ms: float = 0.7
-    """and as long to prepare the next plan"""
+    planning_ms: float = -1.0
+    """and as long to prepare the next plan; by default 0.7 of the quadrotor, 9 of the ant"""
     condition: str = ""
     seeds: tuple[int, ...] = (100, 101, 102)
     duration: float = 4.0
     """[s]"""
-    robot: Literal["quadrotor"] = "quadrotor"
+    robot: Literal["ant", "quadrotor"] = "quadrotor"
+    controller: ControllerConfig = field(default_factory=real_time)
+    """of the ant"""
     flight: FlightConfig = field(default_factory=FlightConfig)
+    """of the quadrotor"""
 
 
 class Link:
     """Robot and controller, and what is on its way between them. now [ns]."""
 
     def __init__(self, c: LinksConfig, seed: int):
-        control = ControlConfig(robot=c.robot, seed=seed, flight=c.flight)
+        control = ControlConfig(robot=c.robot, seed=seed, controller=c.controller, flight=c.flight)
         self.c, self.brain = c, BRAINS[c.robot](control, None)
         self.plant = PLANTS[c.robot](RobotConfig(robot=c.robot, seed=seed, flight=c.flight))
         self.schedule = self.plant.conditions(c.condition)
         self.plant.reset(self.schedule.at(0), seed)
         self.period = round(1e9 * self.brain.dt)
         self.loop = Loop(self.brain, seed, 0, command_way=round(c.delay_ms * MS) if c.both_ways else 0)
+        self._takes = round(MS * (c.planning_ms if c.planning_ms >= 0 else PLANNING_MS[c.robot]))
         slop, most = round(control.slop_ms * MS), round(c.max_delay_ms * MS)
         self._intake = Intake(tuple(self.brain.inputs), self.period, slop, most)
         self._state_rng, self._command_rng = (np.random.default_rng([seed, i]) for i in (1, 2))
@@ -109,7 +116,7 @@ class Link:
         self._origin = stamp if self._origin is None else self._origin
         lead = begun - stamp + round(float(np.median(self._took)) if self._took else 0) + self.loop.command_way
         job = self.loop.begin(state, stamp, received, lead)
-        planned, takes = self.loop.plan(job), round(self.c.planning_ms * MS)
+        planned, takes = self.loop.plan(job), self._takes
         self._planning = True
 
         def finish() -> None:
@@ -117,15 +124,15 @@ class Link:
             self._took.append(self.now - begun)
             action, _ = self.loop.finish(job, planned, self.now)
             if action is not None:
-                self._command(action, 1.5)
+                self._command(action, self.brain.patience)
             memory = self.loop.memory
-            ready = self.brain.prepare(memory)
+            ready = self.brain.foresee(self.brain.prepare(memory))
             self._at(self.now + takes, lambda: self._prepared(memory, ready))
 
         self._at(begun + takes, finish)
 
     def _prepared(self, memory: Any, ready: Any) -> None:
-        self.loop.take(memory, ready, self.c.planning_ms)
+        self.loop.take(memory, ready, self._takes / MS)
         self._plan()
 
     def _command(self, action: np.ndarray, patience: float) -> None:
@@ -165,7 +172,8 @@ class Link:
         return self.brain.decode(messages)[:3]
 
     def run(self) -> float:
-        """-> root mean square distance from the path [m]. The robot stays put until its first command comes."""
+        """-> the score: root mean square distance from the path [m], or mean forward speed [m/s]. The robot stays put until its first command
+        comes."""
         steps, grain, places, k = round(self.c.duration / self.brain.dt), self.period // self.plant.substeps, [], 0
         for tick in itertools.count():
             target = tick * grain
@@ -182,6 +190,9 @@ class Link:
                 silent = target - self._heard > SILENCE * self.period
                 self.counts["silent"] += silent
                 self.plant.substep(None if silent else self._action, self.schedule.at(k))
+        if self.c.robot == "ant":
+            run = places[round(1 / self.brain.dt) :]
+            return float((run[-1][0] - run[0][0]) / (self.brain.dt * (len(run) - 1)))
         t = np.arange(len(places)) * self.brain.dt - (self._origin or 0) / 1e9
         off = np.array(places) - self.plant.asked(np.maximum(t, 0.0))
         return float(np.sqrt(np.mean(np.sum(off[round(1 / self.brain.dt) :] ** 2, 1))))
@@ -192,7 +203,9 @@ def main() -> None:
     torch.set_num_threads(1)
     for seed in c.seeds:
         link = Link(c, seed)
-        print(json.dumps({"seed": seed, "rmse_mm": round(1e3 * link.run(), 3), **link.counts}), flush=True)
+        score = link.run()
+        said = {"speed": round(score, 3)} if c.robot == "ant" else {"rmse_mm": round(1e3 * score, 3)}
+        print(json.dumps({"seed": seed, **said, **link.counts}), flush=True)
 
 
 if __name__ == "__main__":

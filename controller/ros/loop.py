@@ -3,7 +3,9 @@
     begin(state) .. finish   a state came and its plan was made: the command is the plan's first action
     miss                     nothing usable came in time, or planning is not ready: the guard holds the last plan, then relaxes
     prepare                  until the next state comes: what needs no new state; the next step is the same without, but takes longer
-    finish after a miss      late: the plan is not sent, but it is what the guard holds from now on, as old as it is
+    foresee                  then: what a miss sends in the place of the last plan's next action
+    finish after a miss      late: the plan is not sent, but it is what the guard holds from now on, as old as it is; after one miss alone a
+                             brain may want it sent, where it was made for the time at which it is ready
 
 Every command is one row; rows in their order say everything that `replay` needs beside the states.
 """
@@ -33,6 +35,8 @@ class Brain(Protocol):
     def inputs(self) -> dict[str, str]: ...  # message types by topic; the first gives the stamp
 
     output: ClassVar[str]  # the command's message type
+    patience: ClassVar[float]  # [periods] after a planned command until one goes out that no state asked for
+    corrects: ClassVar[bool]  # whether a plan that is ready just after that goes out, too
 
     def decode(self, messages: dict[str, Any]) -> np.ndarray:
         """-> (n_state,). Raises convert.BadMessage."""
@@ -53,6 +57,10 @@ class Brain(Protocol):
 
     def prepare(self, memory: Any) -> Any:
         """A memory from which the next step is the same, and quicker."""
+        ...
+
+    def foresee(self, memory: Any) -> Any:
+        """A memory that was prepared -> one from which the next step is the same, and a miss is better founded."""
         ...
 
     def miss(self, memory: Any, relax: bool) -> tuple[np.ndarray, Any, int]:
@@ -144,6 +152,7 @@ class Loop:
         self._last: int | None = None  # stamp of the last state planned from
         self._acting = Acting(round(self.brain.dt * 1e9))
         self._prepare_ms = NAN
+        self._cause = STATE  # of the last miss
 
     @property
     def label(self) -> Label:
@@ -194,6 +203,9 @@ class Loop:
             self._acting.clear()
         self._last, self._prepare_ms = job.stamp, NAN
         misses = self.seq - job.seq
+        # Predicted over the time until it acts, it is right now, and it knows more than what the guard sent just before it.
+        if self.brain.corrects and misses == 1 and job.lead is not None and self._cause != OPERATOR:
+            misses = 0
         acts = NAN
         if misses:
             self.memory = self.brain.late(self.memory, memory, misses)
@@ -215,10 +227,15 @@ class Loop:
         if memory is self.memory and ready is not memory:
             self.memory, self._prepare_ms = ready, took_ms
 
+    def foresee(self, ready: Any, foreseen: Any) -> None:
+        """What brain.foresee made of `ready`. Likewise."""
+        if ready is self.memory:
+            self.memory = foreseen
+
     def miss(self, cause: int, stamp: int | None = None, now: int | None = None) -> tuple[np.ndarray, Row]:
         """stamp: of the unusable state that this answers, in lockstep. now [ns], on the clock of the stamps."""
         action, self.memory, event = self.brain.miss(self.memory, cause == OPERATOR)
-        self._prepare_ms = NAN
+        self._prepare_ms, self._cause = NAN, cause
         self.seq += 1
         self.stamp = self.stamp if stamp is None else stamp
         acts = NAN if now is None else self._acts(now, action)

@@ -14,7 +14,7 @@ class Outbox:
     """period: of control [ns]."""
 
     def __init__(self, node: Node, brain: Brain, period: int) -> None:
-        self._node, self._period = node, period
+        self._node, self._period, self._patience = node, period, brain.patience
         self._kind = convert.message_type(brain.output)
         self._commands = node.create_publisher(self._kind, "~/commands", OFFERED)
         self._others = [
@@ -64,8 +64,8 @@ class Outbox:
         return now - self._at
 
     def until_next(self, silent: int) -> float:
-        """Until the next command is due [ns]: one and a half periods after a planned one, one after any other."""
-        return (1.5 if self._planned else 1.0) * self._period - silent
+        """Until the next command is due [ns]: the brain's patience after a planned one, one period after any other."""
+        return (self._patience if self._planned else 1.0) * self._period - silent
 
     def until_again(self, silent: int, times: int) -> float:
         """Until the last command is to be sent again, `times` times within its period [ns]. Where that is now, it is sent."""

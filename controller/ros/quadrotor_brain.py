@@ -63,6 +63,10 @@ class QuadrotorBrain:
     path: Trajectory
     payload_seen: bool
     output: ClassVar[str] = TOPICS["quadrotor"].command
+    patience: ClassVar[float] = 1.5
+    corrects: ClassVar[bool] = (
+        False  # a held plan is as good, and a correction in the place of the next command is one less to get through
+    )
 
     @property
     def dt(self) -> float:
@@ -144,6 +148,9 @@ class QuadrotorBrain:
 
     def prepare(self, memory: Memory) -> Memory:
         return memory._replace(pilot=self.pilot.prepare(memory.pilot))
+
+    def foresee(self, memory: Memory) -> Memory:
+        return memory  # its plan says as much of its later steps
 
     def miss(self, memory: Memory, relax: bool) -> tuple[np.ndarray, Memory, int]:
         guard = memory.pilot.guard

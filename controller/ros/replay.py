@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from controller.config import UsageError
+from controller.guard import BLIND
 from controller.ros import bag, convert
 from controller.ros.brains import BRAINS
 from controller.ros.controller_config import ControlConfig
@@ -124,6 +125,8 @@ def replay(path: Path) -> Counts:
             if row.kind == RESET:
                 loop.reset()
             elif row.kind == MISS:
+                if row.event == BLIND:  # what the loop had made by then
+                    loop.foresee(loop.memory, loop.brain.foresee(loop.brain.prepare(loop.memory)))
                 action, _ = loop.miss(int(row.cause), now=_acts(row, loop.stamp))
             elif row.stamp not in run.states or int(row.begun) not in memories:
                 lost += 1
@@ -131,7 +134,7 @@ def replay(path: Path) -> Counts:
                     loop.miss(STATE)
                     commands += 1
             else:
-                late = int(row.begun) if row.kind == LATE else None
+                late = int(row.begun) if row.kind == LATE or row.begun < row.seq - 1 else None  # what came meanwhile
                 lead = 1000 * int(row.lead_us) if np.isfinite(row.lead_us) else None
                 job = loop.begin(run.states[row.stamp], row.stamp, row.stamp, lead, bool(row.broken), late)
                 if late is not None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from controller.config import make_adapter
 from controller.controller import Controller, Diagnostics, Memory
-from controller.guard import HOLD, OK, RELAX, THETA, Guard
+from controller.guard import BLIND, HOLD, OK, RELAX, THETA, Guard
 from controller.run import episodes
 from dynamics import data, objectives
 from dynamics import train as training
@@ -150,6 +150,33 @@ def test_what_is_prepared_shows_in_the_plan_and_depends_on_no_mate():
     assert not np.array_equal(controller.step(together, s)[0], controller.step(elsewhere, s)[0])
     # The model is exact and nothing is damaged in the first robot: it is expected where it comes.
     np.testing.assert_allclose(together.expected[0].numpy(), s[0], atol=1e-4)
+
+
+def test_where_no_state_comes_the_plan_from_where_it_was_expected_is_sent():
+    """It is the plan that the state makes where it comes as expected, and the guard goes on with it."""
+    controller = make("frozen", planner=EARLY)
+    s, memory = START, controller.init(SEEDS)
+    for _ in range(3):
+        a, memory, _ = controller.step(memory, s)
+        s = move(s, a)
+    held = controller.miss(controller.prepare(memory))
+    assert (held[2] == HOLD).all() and np.array_equal(held[0], memory.guard.plan[:, 1].numpy())
+    ready = controller.foresee(controller.prepare(memory))
+    assert controller.foresee(ready) is ready and controller.foresee(memory) is memory
+    expected = memory.expected.numpy()
+    planned, after, _ = controller.step(ready, expected)
+    sent, missed, event = controller.miss(ready)
+    assert (event == BLIND).all() and not np.array_equal(sent, held[0])
+    np.testing.assert_allclose(sent, planned, atol=1e-5)
+    assert missed.ready is None and missed.last_s.isnan().all() and (missed.guard.failures == 1).all()
+    again, missed, event = controller.miss(missed)
+    assert (event == HOLD).all()
+    np.testing.assert_allclose(again, after.guard.plan[:, 1].numpy(), atol=1e-5)
+    events = []
+    for _ in range(4):
+        _, missed, event = controller.miss(missed)
+        events.append(int(event[0]))
+    assert events == [HOLD, RELAX, RELAX, RELAX]
 
 
 def test_a_period_without_a_plan_moves_the_expectation_and_the_warm_start():

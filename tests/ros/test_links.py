@@ -14,6 +14,11 @@ def test_the_same_settings_give_the_same_run():
     assert one.counts["lost"] and one.counts["reordered"] and one.counts["missed"]
 
 
+def test_the_ant_runs_on_blind_where_states_are_lost():
+    link = Link(LinksConfig(robot="ant", duration=3.0), 1000)
+    assert link.run() > 3.0 and link.counts["lost"] and link.counts["missed"]
+
+
 def test_commands_that_are_sent_again_end_the_silence_of_a_bad_link():
     once, again = (Link(LinksConfig(both_ways=True, repeat_commands=n, duration=3.0), 100) for n in (0, 2))
     off = [once.run(), again.run()]

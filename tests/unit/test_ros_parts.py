@@ -249,6 +249,25 @@ def test_a_late_plan_is_not_sent_but_held_from_then_on(brain):
     assert row.event == HOLD and np.array_equal(action, plan.clip(-1, 1))
 
 
+@pytest.mark.parametrize(("causes", "sent"), [((STATE,), True), ((STATE, STATE), False), ((OPERATOR,), False)])
+def test_a_plan_for_the_time_at_which_it_is_ready_is_sent_after_one_miss(brain, causes, sent):
+    loop, s = Loop(brain, 0, 1), brain.rest()
+    job = loop.begin(s, 0, 0, DT // 5)
+    loop.finish(job, loop.plan(job), DT // 5)
+    job = loop.begin(s, DT, DT, DT // 5)
+    planned = loop.plan(job)
+    for cause in causes:
+        loop.miss(cause, None, DT)
+    seq = loop.seq
+    action, row = loop.finish(job, planned, DT + DT // 5)
+    assert row is not None and row.begun == 1
+    if sent:
+        assert row.kind == STEP and row.seq == loop.seq == seq + 1 and np.array_equal(action, planned[0])
+        assert loop.memory is planned[1] and loop.stamp == DT
+    else:
+        assert row.kind == LATE and action is None and loop.seq == seq
+
+
 def test_nothing_is_learned_across_a_gap(brain):
     for events, learned in (("ssss", 3), ("ssms", 1), ("sslss", 3)):
         _, _, loop = drive(brain, events)
