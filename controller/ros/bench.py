@@ -73,7 +73,8 @@ class Probe(Node):
         self.commands: list[Command] = []
         self.rows: list[tuple[float, Row]] = []
         self.efforts: list[tuple[int, np.ndarray]] = []  # by stamp [ns]
-        self.silences: list[float] = []  # when the robot said that it takes the safe action
+        self.said: list[tuple[float, str]] = []  # by the robot, of the commands that it gets
+        self.silences: list[float] = []  # when it said that it takes the safe action
         self.at: Odometry | None = None
         self.crashes: list[float] = []  # when it said that no command helps any more
         self.create_subscription(Float64MultiArray, "sealegs_controller/commands", self._command, EVERYTHING)
@@ -100,6 +101,7 @@ class Probe(Node):
         self.at = m
 
     def _diagnosis(self, m: DiagnosticArray) -> None:
+        self.said += [(time.monotonic(), s.message) for s in m.status if s.name.endswith("sealegs_robot: commands")]
         if any("the safe action acts" in s.message for s in m.status):
             self.silences.append(time.monotonic())
         if any("has crashed" in s.message for s in m.status):
@@ -219,7 +221,8 @@ class Bench:
         elif fault in KILLED and self.robot == "ant" and (moved := self._moved_in_silence()):
             why = f"not in the safe action {moved:.2f} s after the last command"
         elif fault in KILLED and self.robot != "ant" and not any(t > begun for t in probe.silences):
-            why = "the robot did not say that it takes the safe action"
+            words = [f"{t - begun:.1f} s: {what}" for t, what in probe.said if t > begun]
+            why = f"the robot did not say that it takes the safe action, but {'; '.join(words) or 'nothing'}"
         crashed = any(t > begun for t in probe.crashes)
         if crashed:
             why = why or "the vehicle has crashed"
