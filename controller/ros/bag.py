@@ -38,7 +38,8 @@ class Safe(NamedTuple):
 
 
 COUNTED = (("message_start_time", "message_end_time", "channel_stats"), ("counts", "min_timestamp", "max_timestamp"))
-KEPT = 16  # chunks that may be given up for an index
+INDEX = 73  # bytes of a chunk in the index at the end, at least; and no more than twice that with the few topics of a recording
+KEPT = 16  # chunks that may be given up for the index, at least
 CHUNK = 32 * 1024  # bytes after which one is written, however fast they come: what is lost where a disk fills
 
 
@@ -56,7 +57,7 @@ class Bag:
         self._connections: dict[str, Any] = {}
         self._file = self._writer.storage.bio
         self._file.flush()
-        self._safe = deque([self._now()], maxlen=KEPT)
+        self._safe = deque([self._now()])
 
     def add(self, topic: str, kind: str) -> None:
         connection = self._connections[topic] = self._writer.add_connection(topic, kind, typestore=self._types)
@@ -78,6 +79,9 @@ class Bag:
             self._writer.storage.close_chunk()
             self._file.flush()
             self._safe.append(self._now())
+            room = KEPT * CHUNK + 2 * INDEX * len(self._writer.storage.chunks)
+            while len(self._safe) > KEPT and self._file.tell() - self._safe[1].size > room:
+                self._safe.popleft()
 
     def _now(self) -> Safe:
         storage, writer = self._writer.storage, self._writer
@@ -90,6 +94,7 @@ class Bag:
         """After a write has failed: close what was flushed as a whole recording. Where its index finds no room either, the newest chunks are
         given up for it. -> messages kept. Raises OSError where nothing can be kept."""
         storage, writer = self._writer.storage, self._writer
+        end = storage.path.stat().st_size
         while True:
             safe = self._safe.pop()
             self._file.raw.close()  # what is still in its buffer is not to be written
@@ -107,6 +112,8 @@ class Bag:
             except OSError:
                 if not self._safe:
                     raise
+                while len(self._safe) > 1 and end - self._safe[-1].size < INDEX * self._safe[-1].chunks:
+                    self._safe.pop()
 
     def _plain(self, message: Any, kind: str) -> Any:
         from rosbags.interfaces import Nodetype

@@ -49,7 +49,7 @@ class AntBrain:
 
     controller: Controller
     dt: float = Ant.dt
-    patience: ClassVar[float] = 1.2  # what goes out then is a plan, and no state is lost by it
+    patience: ClassVar[float] = 1.2  # what goes out then is a plan; what is lost by it is a transition to learn from
     corrects: ClassVar[bool] = True
     output: ClassVar[str] = TOPICS["ant"].command
 

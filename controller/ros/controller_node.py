@@ -1,6 +1,7 @@
 """The controller as a lifecycle node: state messages in, commands out, whatever comes or fails to come.
 
-    ~/commands    the command, one for every state, and where none comes one for every period (guard: hold, then relax)
+    ~/commands    the command, one for every state, and where none comes one for every period (guard: hold, then relax; a state that comes just
+                  after that may be answered at once)
     ~/telemetry   one row for every command (loop.Row), as labelled numbers
     ~/config      the settings of this run, JSON, latched: what `sealegs replay` starts from
     markers       the plan, and what is asked for, as lines; beside the simulated robot's, who draws itself there
@@ -289,7 +290,9 @@ class ControllerNode(LifecycleNode):
         memory, started = loop.memory, time.perf_counter()
         ready = loop.brain.prepare(memory)
         with self._lock:
-            loop.take(memory, ready, 1e3 * (time.perf_counter() - started))
+            taken = loop.take(memory, ready, 1e3 * (time.perf_counter() - started))
+        if not taken or (self._worker is not None and self._worker.waiting):
+            return  # nothing is missing
         foreseen = loop.brain.foresee(ready)
         with self._lock:
             loop.foresee(ready, foreseen)

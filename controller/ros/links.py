@@ -126,13 +126,20 @@ class Link:
             if action is not None:
                 self._command(action, self.brain.patience)
             memory = self.loop.memory
-            ready = self.brain.foresee(self.brain.prepare(memory))
+            ready = self.brain.prepare(memory)
             self._at(self.now + takes, lambda: self._prepared(memory, ready))
 
         self._at(begun + takes, finish)
 
     def _prepared(self, memory: Any, ready: Any) -> None:
-        self.loop.take(memory, ready, self._takes / MS)
+        if self.loop.take(memory, ready, self._takes / MS) and self._job is None:
+            foreseen = self.brain.foresee(ready)
+            if foreseen is not ready:
+                return self._at(self.now + self._takes, lambda: self._foreseen(ready, foreseen))
+        self._plan()
+
+    def _foreseen(self, ready: Any, foreseen: Any) -> None:
+        self.loop.foresee(ready, foreseen)
         self._plan()
 
     def _command(self, action: np.ndarray, patience: float) -> None:

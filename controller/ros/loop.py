@@ -16,6 +16,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 
 from controller.controller import Diagnostics
+from controller.guard import HOLD, RELAX
 from controller.ros.acting import MOST, Acting, Timing
 from controller.ros.convert import Label
 
@@ -204,7 +205,8 @@ class Loop:
         self._last, self._prepare_ms = job.stamp, NAN
         misses = self.seq - job.seq
         # Predicted over the time until it acts, it is right now, and it knows more than what the guard sent just before it.
-        if self.brain.corrects and misses == 1 and job.lead is not None and self._cause != OPERATOR:
+        sound = d.event[0] not in (HOLD, RELAX) and job.lead is not None
+        if self.brain.corrects and misses == 1 and sound and self._cause != OPERATOR:
             misses = 0
         acts = NAN
         if misses:
@@ -222,10 +224,13 @@ class Loop:
         )  # fmt: skip
         return (None if misses else action), row
 
-    def take(self, memory: Any, ready: Any, took_ms: float) -> None:
-        """What brain.prepare made of `memory`, unless that is no longer the one in force."""
-        if memory is self.memory and ready is not memory:
+    def take(self, memory: Any, ready: Any, took_ms: float) -> bool:
+        """What brain.prepare made of `memory`. -> False where that is no longer the one in force."""
+        if memory is not self.memory:
+            return False
+        if ready is not memory:
             self.memory, self._prepare_ms = ready, took_ms
+        return True
 
     def foresee(self, ready: Any, foreseen: Any) -> None:
         """What brain.foresee made of `ready`. Likewise."""

@@ -202,6 +202,11 @@ class Worker:
             self._changed.notify()
             return replaced
 
+    @property
+    def waiting(self) -> bool:
+        """Whether a job waits."""
+        return self._job is not None
+
     def close(self) -> None:
         with self._changed:
             self._stop = True

@@ -114,6 +114,23 @@ def _acts(row: Row, stamp: int) -> int | None:
     return stamp + 1000 * int(row.acts_us) if np.isfinite(row.acts_us) else None
 
 
+def redo(loop: Loop, row: Row, memories: dict[int, Any], states: dict[int, np.ndarray]) -> np.ndarray | None:
+    """What the row tells of, once more. memories: after every command, by its seq; states by stamp. -> the command that was sent, if any."""
+    if row.kind == RESET:
+        loop.reset()
+        return None
+    if row.kind == MISS:
+        if row.event == BLIND:  # what the loop had made by then
+            loop.foresee(loop.memory, loop.brain.foresee(loop.brain.prepare(loop.memory)))
+        return loop.miss(int(row.cause), now=_acts(row, loop.stamp))[0]
+    before = int(row.begun) if row.kind == LATE or row.begun < row.seq - 1 else None  # commands came meanwhile
+    lead = 1000 * int(row.lead_us) if np.isfinite(row.lead_us) else None
+    job = loop.begin(states[row.stamp], row.stamp, row.stamp, lead, bool(row.broken), before)
+    if before is not None:
+        job = job._replace(memory=loop.brain.interrupt(memories[before]) if row.broken else memories[before])
+    return loop.finish(job, loop.plan(job), _acts(row, row.stamp) or row.stamp)[0]
+
+
 def replay(path: Path) -> Counts:
     """Raises UsageError, CheckpointError."""
     torch.set_num_threads(1)
@@ -122,24 +139,13 @@ def replay(path: Path) -> Counts:
         memories = {0: loop.memory}
         for row in run.rows:
             action = None
-            if row.kind == RESET:
-                loop.reset()
-            elif row.kind == MISS:
-                if row.event == BLIND:  # what the loop had made by then
-                    loop.foresee(loop.memory, loop.brain.foresee(loop.brain.prepare(loop.memory)))
-                action, _ = loop.miss(int(row.cause), now=_acts(row, loop.stamp))
-            elif row.stamp not in run.states or int(row.begun) not in memories:
+            if row.kind in (STEP, LATE) and (row.stamp not in run.states or int(row.begun) not in memories):
                 lost += 1
                 if row.kind == STEP:  # as if no state had come: everything after it will differ, and be counted
                     loop.miss(STATE)
                     commands += 1
             else:
-                late = int(row.begun) if row.kind == LATE or row.begun < row.seq - 1 else None  # what came meanwhile
-                lead = 1000 * int(row.lead_us) if np.isfinite(row.lead_us) else None
-                job = loop.begin(run.states[row.stamp], row.stamp, row.stamp, lead, bool(row.broken), late)
-                if late is not None:
-                    job = job._replace(memory=loop.brain.interrupt(memories[late]) if row.broken else memories[late])
-                action, _ = loop.finish(job, loop.plan(job), _acts(row, row.stamp) or row.stamp)
+                action = redo(loop, row, memories, run.states)
             memories[loop.seq] = loop.memory
             memories.pop(loop.seq - 100, None)
             if row.kind in (STEP, MISS) and action is not None:

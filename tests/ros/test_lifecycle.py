@@ -138,7 +138,8 @@ def test_what_was_being_planned_when_it_was_deactivated_is_never_sent(operator):
     probe = operator.probe
     assert operator.change(CONFIGURE) and operator.change(ACTIVATE)
     operator.flows()
-    assert probe.set("controller", SLOW) == []
+    # A plan that was made for the time at which it is ready may be sent after one miss: here none is.
+    assert probe.set("controller", SLOW | {"delay_compensation": False}) == []
     for _ in range(3):
         seen = len(probe.rows)
         assert probe.spin(60, lambda n=seen: sum(r.kind == LATE for _, r in probe.rows[n:]) >= 2)

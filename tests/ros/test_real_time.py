@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("rclpy", reason="ROS 2 is not installed here; valid: pip install 'sealegs[ros]'")
 
 from controller.cli import main
+from controller.guard import BLIND
 from controller.ros import bag, convert
 from controller.ros.bench import Bench
 from controller.ros.loop import STEP
@@ -55,6 +56,7 @@ def test_what_was_sent_is_what_replay_makes(tmp_path, domain, capsys, extra):
     if sys.platform == "linux":
         assert all(row["waited_ms"] >= 0 and row["stolen_ms"] >= 0 for row in planned)
     if "left" in extra:
+        assert any(row["event"] == BLIND for row in rows(tmp_path / "bag"))
         assert kinds >= {0.0, 1.0} and all(m.topic.startswith("/left/") for m in sent)
 
 

@@ -9,13 +9,14 @@ import pytest
 
 from controller.config import ControllerConfig, PlannerConfig, UsageError
 from controller.controller import Diagnostics
-from controller.guard import HOLD, OK, RELAX
+from controller.guard import BLIND, HOLD, OK, RELAX
 from controller.ros import convert
 from controller.ros.brains import JOINTS, MOTORS, AntBrain, ant
 from controller.ros.controller_config import ControlConfig, check
 from controller.ros.intake import PATIENCE, Ignored, Intake, Taken
 from controller.ros.loop import LATE, MISS, OPERATOR, PLANNING, STATE, STEP, Loop
 from controller.ros.params import flatten, update
+from controller.ros.replay import redo
 from robots.ant import Ant, load
 from robots.condition import HEALTHY
 
@@ -266,6 +267,53 @@ def test_a_plan_for_the_time_at_which_it_is_ready_is_sent_after_one_miss(brain, 
         assert loop.memory is planned[1] and loop.stamp == DT
     else:
         assert row.kind == LATE and action is None and loop.seq == seq
+
+
+def test_a_plan_that_failed_corrects_nothing():
+    brain = ant(ControlConfig(controller=ControllerConfig(planner=PlannerConfig(samples=16, horizon=6))), None)
+    loop, s = Loop(brain, 0, 1), brain.rest()
+    for k, seen in enumerate((s, np.full_like(s, np.nan))):
+        job = loop.begin(seen, k * DT, k * DT, DT // 5)
+        planned = loop.plan(job)
+        if k:
+            loop.miss(STATE, None, DT)
+        action, row = loop.finish(job, planned, k * DT + DT // 5)
+    assert action is None and row is not None and row.kind == LATE and loop.memory.guard.failures.item() > 0
+
+
+def test_every_order_of_events_is_replayed_to_the_bit():
+    """s: a state in time; c: its plan corrects a miss; l: it is late; b: nothing comes and a plan was foreseen, m: none; o: operator; r: reset."""
+    planner = PlannerConfig(samples=16, horizon=4, iterations=3, ahead=2)
+    brain = ant(ControlConfig(controller=ControllerConfig(planner=planner)), None)
+    events = "sscsbscbsbmslsobsrsbcsllbs" + "".join(np.random.default_rng(0).choice(list("sscblmor"), 40))
+    robot = Ant(threads=1)
+    s = robot.reset([HEALTHY], [0])
+    loop, told, states = Loop(brain, 0, 1), [], {}
+    for k, event in enumerate(events):
+        stamp, acts = k * DT, k * DT + DT // 5
+        if event in "scl":
+            states[stamp] = s[0]
+            job = loop.begin(s[0], stamp, stamp, DT // 5)
+            planned = loop.plan(job)
+            for _ in range("scl".index(event)):
+                told.append(loop.miss(PLANNING, None, stamp))
+            told.append(loop.finish(job, planned, acts))
+        elif event == "r":
+            told.append((None, loop.reset()))
+        else:
+            if event == "b":
+                loop.foresee(loop.memory, brain.foresee(brain.prepare(loop.memory)))
+            told.append(loop.miss(OPERATOR if event == "o" else STATE, None, acts))
+        if told[-1][0] is not None:
+            s = robot.step(told[-1][0][None])
+    kinds = [(row.kind, row.event == BLIND, row.begun < row.seq - 1) for _, row in told]
+    assert {(STEP, False, True), (MISS, True, False)} <= set(kinds) and any(kind == LATE for kind, *_ in kinds)
+    again = Loop(brain, 0, 1)
+    memories = {0: again.memory}
+    for action, row in told:
+        made = redo(again, row, memories, states)
+        assert (made is None) == (action is None) and (action is None or np.array_equal(made, action))
+        memories[again.seq] = again.memory
 
 
 def test_nothing_is_learned_across_a_gap(brain):
