@@ -23,6 +23,7 @@ from controller.ros.bag import INSTALL
 from controller.ros.controller_config import ControlConfig, real_time
 from controller.ros.flight_config import FlightConfig, make_robot
 from controller.ros.params import flatten
+from controller.ros.robot_config import RobotConfig
 from controller.ros.stop import STOP
 from robots.ant import Ant
 from robots.quadrotor_condition import parse
@@ -44,25 +45,25 @@ class RosConfig:
     """times real time; other than 1 with /clock"""
     condition: str = ""
     """what happens to the robot; by default nothing"""
-    seed: int = 0
+    seed: int = ControlConfig.seed
     weights: Path | None = None
     domain: int | None = None
     """ROS_DOMAIN_ID; by default the environment's"""
     namespace: str = ""
-    delay_ms: float = 0.0
+    delay_ms: float = RobotConfig.delay_ms
     """of the state on its way to the controller"""
-    jitter_ms: float = 0.0
-    drop: float = 0.0
+    jitter_ms: float = RobotConfig.jitter_ms
+    drop: float = RobotConfig.drop
     """probability that a state's message is lost"""
-    relay_commands: bool = False
+    relay_commands: bool = RobotConfig.relay_commands
     """commands are delayed and lost on their way, too"""
     max_delay_ms: float = ControlConfig.max_delay_ms
     """a state this much later than the quickest of the last is not used; 0: never late"""
-    command_delay_ms: float = 0.0
+    command_delay_ms: float = ControlConfig.command_delay_ms
     """a command's way until it acts, where it is known: nothing measures it"""
-    repeat_commands: int = 0
+    repeat_commands: int = ControlConfig.repeat_commands
     """how often each command is sent again, spread over the period"""
-    delay_compensation: bool = True
+    delay_compensation: bool = ControlConfig.delay_compensation
     """predict the state over the measured time until the command acts, before planning; never in lockstep"""
     thread_priority: int = ControlConfig.thread_priority
     """of SCHED_FIFO for controller and robot in real time, 1 to 99, where the system permits it; 0: the ordinary priority"""

@@ -26,7 +26,7 @@ import tyro
 
 from controller.config import ControllerConfig, UsageError
 from controller.ros.commands import Ros, RosQuadrotor, needs_ros, ros
-from controller.ros.controller_config import ControlConfig
+from controller.ros.controller_config import ControlConfig, real_time
 from controller.ros.flight_config import FlightConfig
 from controller.ros.keep import keep, resume
 from controller.ros.report import report
@@ -61,7 +61,7 @@ class TwoHostsConfig:
     """times real time; other than 1 with /clock"""
     domain: int = 76
     out: Path = Path("runs/two-hosts")
-    controller: ControllerConfig = field(default_factory=ControllerConfig)
+    controller: ControllerConfig = field(default_factory=real_time)
     """of the ant"""
     flight: FlightConfig = field(default_factory=FlightConfig)
     """of the quadrotor"""
