@@ -20,6 +20,7 @@ import torch
 import tyro
 
 from controller.config import ControllerConfig
+from controller.guard import BLIND
 from controller.ros.brains import BRAINS
 from controller.ros.controller_config import ControlConfig, real_time
 from controller.ros.delays import MS, blank
@@ -160,7 +161,9 @@ class Link:
     def _check(self, sent: int) -> None:
         if sent == self._sent:
             self.counts["missed"] += 1
-            self._command(self.loop.miss(PLANNING if self._planning else STATE, None, self.now)[0], 1.0)
+            action, row = self.loop.miss(PLANNING if self._planning else STATE, None, self.now)
+            self.counts["blind"] += row.event == BLIND
+            self._command(action, 1.0)
 
     # --- the robot
 
