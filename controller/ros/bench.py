@@ -27,7 +27,7 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 
-from controller.ros import convert
+from controller.ros import convert, told
 from controller.ros.commands import Nodes
 from controller.ros.flight_config import FlightConfig, make_robot, make_trajectory
 from controller.ros.loop import MISS, STEP, Row
@@ -92,7 +92,7 @@ class Probe(Node):
         self.commands.append(Command(time.monotonic(), np.array(m.data), label))
 
     def _row(self, m: Float64MultiArray) -> None:
-        self.rows.append((time.monotonic(), Row(**convert.table(m))))
+        self.rows.append((time.monotonic(), told.read(m).row))
 
     def _state(self, m: JointState) -> None:
         self.efforts.append((convert.stamp_of(m), np.array(m.effort)))

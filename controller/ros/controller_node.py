@@ -29,7 +29,7 @@ from std_srvs.srv import Trigger
 from visualization_msgs.msg import MarkerArray
 
 from controller.config import UsageError
-from controller.ros import convert, lines
+from controller.ros import convert, lines, told
 from controller.ros.acting import MOST, Timing
 from controller.ros.brains import BRAINS, adapter_of, checkpoint_of
 from controller.ros.controller_config import ControlConfig, check, check_live
@@ -268,7 +268,7 @@ class ControllerNode(LifecycleNode):
             if action is not None:
                 self._send(action)
             if row is not None:
-                self._tell(row)
+                self._tell(row, begun.state)
         self._prepare(loop)  # when the command is out
         self._draw(loop)
         cores.missing_ms()  # from here on it counts for the next state
@@ -351,10 +351,10 @@ class ControllerNode(LifecycleNode):
         assert self._loop is not None
         self._outbox.send(self._loop.brain, action, self._loop.label, planned)
 
-    def _tell(self, row: Row) -> None:
+    def _tell(self, row: Row, state: np.ndarray | None = None) -> None:
         row = row._replace(sent_s=steady_ns(self) / 1e9)
         message = Float64MultiArray()
-        convert.fill_table(message, row._asdict(), MultiArrayDimension)
+        told.fill(message, row, state, MultiArrayDimension)
         self._telemetry.publish(message)
         self._rows.append(row)
 

@@ -128,13 +128,3 @@ def label_of(message: Any) -> Label | None:
     """None where another program sent the command."""
     found = re.fullmatch(r"command (\d+) (\d+) (\d+)", message.layout.dim[0].label if message.layout.dim else "")
     return Label(*map(int, found.groups())) if found else None
-
-
-def fill_table(message: Any, values: dict[str, float], dimension: Any) -> None:
-    """Named numbers -> Float64MultiArray with one labelled dimension a number. dimension: MultiArrayDimension, the class."""
-    message.layout.dim = [dimension(label=name, size=1, stride=1) for name in values]
-    message.data = [float(x) for x in values.values()]
-
-
-def table(message: Any) -> dict[str, float]:
-    return {d.label: float(x) for d, x in zip(message.layout.dim, message.data, strict=True)}

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from controller.config import UsageError
-from controller.ros import bag, convert
+from controller.ros import bag, convert, told
 from controller.ros.acting import Acting
 from controller.ros.brains import decode_ant, read_ant
 from controller.ros.intake import Intake, Taken
@@ -84,7 +84,7 @@ def _read(path: Path, skip: bool) -> Recording:
                 )
             found.lockstep, found.slop = config["config"]["lockstep"], round(1e6 * config["config"]["slop_ms"])
         elif m.topic.endswith("/telemetry"):
-            row = Row(**convert.table(m.content))
+            row = told.recorded(path, m.content).row
             if row.kind in (STEP, MISS):  # the others have the number of the command before them
                 found.rows[int(row.run), int(row.seq)] = row
         elif m.topic.endswith("/condition"):

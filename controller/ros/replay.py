@@ -12,7 +12,7 @@ import torch
 
 from controller.config import UsageError
 from controller.guard import BLIND
-from controller.ros import bag, convert
+from controller.ros import bag, convert, told
 from controller.ros.brains import BRAINS
 from controller.ros.controller_config import ControlConfig
 from controller.ros.intake import Intake, Taken
@@ -53,9 +53,11 @@ def runs(path: Path) -> Iterator[tuple[Loop, Run]]:
     loops = {run: _loop(path, r.config) for run, r in found.items()}
     for m in messages:
         if m.topic.endswith("/telemetry"):
-            row = Row(**convert.table(m.content))
+            row, state = told.recorded(path, m.content)
             if int(row.run) in found:
                 found[int(row.run)].rows.append(row)
+                if state is not None:
+                    found[int(row.run)].states[row.stamp] = state
         elif m.topic.endswith("/commands"):
             label = convert.label_of(m.content)
             if label is not None and label.run in found:
@@ -63,6 +65,7 @@ def runs(path: Path) -> Iterator[tuple[Loop, Run]]:
         elif hasattr(m.content, "header") and not m.topic.startswith("/diagnostics"):
             stated.setdefault(m.topic, []).append((m.topic, convert.stamp_of(m.content), m.content))
     for run, r in found.items():
+        # In the place of what the controller says it read: so the messages are read again, too, where the recorder heard them.
         r.states.update(_states(loops[run], r.config, [x for xs in stated.values() for x in xs]))
         r.rows.sort(key=lambda row: row.seq)  # stable: rows of one seq stay in their order
         yield loops[run], r

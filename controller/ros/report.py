@@ -10,7 +10,7 @@ import numpy as np
 from controller import score
 from controller.config import UsageError
 from controller.guard import EVENTS
-from controller.ros import bag, convert
+from controller.ros import bag, convert, told
 from controller.ros.controller_config import ControlConfig
 from controller.ros.flight_config import make_robot, make_trajectory
 from controller.ros.loop import CAUSES, LATE, MISS, STEP, Row
@@ -32,7 +32,7 @@ def report(path: Path, out: Path) -> dict[str, Any]:
         if m.topic.endswith("/config"):
             record = json.loads(m.content.data)
         elif m.topic.endswith("/telemetry"):
-            rows.append(Row(**convert.table(m.content)))
+            rows.append(told.recorded(path, m.content).row)
         elif m.topic.endswith("/condition"):
             changes.append(json.loads(m.content.data))
         elif m.topic.endswith("/commands"):

@@ -1,6 +1,10 @@
-"""The launch files, read by ROS's own launch where it is installed."""
+"""The launch files, run by ROS's own launch where it is installed. The same nodes without it: the other tests of this folder."""
 
 import importlib.util
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,3 +34,78 @@ def test_a_launch_file_describes_its_nodes(name):
     assert len(nodes) == NODES[name] and module.PARAMS.is_file()
     declared = {a.name for a in description.get_launch_arguments()}
     assert declared == set(module.ARGUMENTS) and {"namespace", "weights", "record", "params"} <= declared
+
+
+# As `ros2 launch` does; that command is another package.
+RUN = """
+import sys
+from launch import LaunchService
+from launch.actions import IncludeLaunchDescription
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+service = LaunchService()
+given = [argument.split(":=", 1) for argument in sys.argv[2:]]
+service.include_launch_description(IncludeLaunchDescription(PythonLaunchDescriptionSource(sys.argv[1]), launch_arguments=given))
+sys.exit(service.run())
+"""
+
+
+def start(prefix: Path, name: str, env: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
+    argv = [sys.executable, "-c", RUN, str(prefix / f"share/sealegs/launch/{name}.launch.py"), *arguments]
+    return subprocess.Popen(
+        argv, env=env, cwd=prefix, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def replayed(prefix: Path, path: Path, env: dict[str, str]) -> int:
+    """Actions of a recording, all of them made again."""
+    ran = subprocess.run(
+        [str(prefix / "bin/sealegs"), "replay", str(path)],
+        env=env,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    same, _, every = ran.stdout.split()[:3]
+    assert same == every
+    return int(every)
+
+
+@pytest.mark.parametrize("name", ["ant", "quadrotor"])
+def test_a_launch_file_runs_its_robot(name, prefix, installed, domain, tmp_path):
+    """In a namespace, to its end, which ends all; its recording is replayed."""
+    env = installed | {"ROS_DOMAIN_ID": str(domain)}
+    arguments = ["mode:=lockstep", "steps:=30", "namespace:=left", "seed:=3", f"record:={tmp_path / 'bag'}"]
+    process = start(prefix, name, env, *arguments)
+    said, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    assert "name: /left/odom" in (tmp_path / "bag/metadata.yaml").read_text()
+    assert replayed(prefix, tmp_path / "bag", env) == 30
+
+
+def test_hil_starts_the_controller_alone(prefix, installed, domain, tmp_path):
+    """A robot that was started elsewhere is commanded, on remapped topics, and SIGINT ends the launch."""
+    env = installed | {"ROS_DOMAIN_ID": str(domain)}
+    process = start(
+        prefix,
+        "hil",
+        env,
+        "autostart:=true",
+        "odom:=/plant/odom",
+        "commands:=/plant/commands",
+        f"record:={tmp_path / 'bag'}",
+    )
+    robot = [str(prefix / "lib/sealegs/robot_node"), "--ros-args", "-p", "steps:=80", "-r", "odom:=/plant/odom",
+             "-r", "sealegs_controller/commands:=/plant/commands"]  # fmt: skip
+    try:
+        assert process.stdout is not None
+        assert any("active" in line for line in process.stdout)
+        subprocess.run(robot, env=env, check=True, timeout=120, capture_output=True)
+        os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert replayed(prefix, tmp_path / "bag", env) > 20

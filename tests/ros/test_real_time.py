@@ -13,7 +13,7 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed here; valid: pip ins
 
 from controller.cli import main
 from controller.guard import BLIND
-from controller.ros import bag, convert
+from controller.ros import bag, told
 from controller.ros.bench import Bench
 from controller.ros.loop import STEP
 
@@ -32,7 +32,7 @@ def run(path, domain, *extra):
 
 
 def rows(path) -> list[dict[str, float]]:
-    return [convert.table(m.content) for m in bag.read(path) if m.topic.endswith("/telemetry")]
+    return [told.read(m.content).row._asdict() for m in bag.read(path) if m.topic.endswith("/telemetry")]
 
 
 @pytest.mark.parametrize(

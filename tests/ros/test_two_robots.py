@@ -20,7 +20,7 @@ from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 
 from controller.config import make_controller
-from controller.ros import convert
+from controller.ros import convert, told
 from controller.ros.bench import QUICK
 from controller.ros.commands import Nodes
 from controller.ros.loop import MISS, OPERATOR, STEP, Row
@@ -53,7 +53,7 @@ class Watcher(Node):
         self.commands[ns].append((convert.label_of(m), np.array(m.data)))
 
     def _row(self, ns: str, m: Float64MultiArray) -> None:
-        self.rows[ns].append(Row(**convert.table(m)))
+        self.rows[ns].append(told.read(m).row)
 
     def hears_everything(self) -> None:
         """In lockstep nothing is sent before there is a robot, and its first forty steps take less time than DDS may need to find us."""
