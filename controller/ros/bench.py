@@ -9,7 +9,7 @@ import itertools
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from nav_msgs.msg import Odometry
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
@@ -29,9 +31,11 @@ from std_srvs.srv import Trigger
 
 from controller.ros import convert, told
 from controller.ros.commands import Nodes
+from controller.ros.controller_config import real_time
 from controller.ros.flight_config import FlightConfig, make_robot, make_trajectory
 from controller.ros.loop import MISS, STEP, Row
 from controller.ros.node import EVERYTHING
+from controller.ros.params import flatten
 from robots import vehicle
 from robots.ant import Ant
 
@@ -40,7 +44,14 @@ SILENT = 2.0  # periods
 KILLED = ("controller-killed", "controller-interrupted")
 PATIENCE_S = 30.0  # for a node to start
 SET_BACK = 250_000_000  # [ns]
-QUICK = {"controller.planner.samples": 16, "controller.planner.horizon": 3, "controller.planner.iterations": 1}
+# The ant's searches: of slowed-down trials beside other programs, and the one that is the default.
+QUICK = {
+    "controller.planner.samples": 16,
+    "controller.planner.horizon": 3,
+    "controller.planner.iterations": 1,
+    "controller.planner.ahead": 0,
+}
+SHIPPED = {f"controller.{name}": x for name, x in flatten(real_time()).items() if name.startswith("planner.")}
 NEAR_M, CALM_M_S, BACK_S = 0.3, 0.3, 10.0  # a quadrotor is back where it is this near and this slow, within this time
 SAID_S = 2.0  # of wall time, in which diagnostics of once a second are heard for certain
 HOVER = {"flight.trajectory": "hover"}  # of both nodes: where nobody controls it for long, it is to stay near
@@ -82,6 +93,7 @@ class Probe(Node):
         self.create_subscription(JointState, "joint_states", self._state, EVERYTHING)
         self.create_subscription(Odometry, "odom", self._odom, EVERYTHING)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._diagnosis, 50)
+        self._transitions = self.create_client(ChangeState, "sealegs_controller/change_state")
         self._settings_of = {name: AsyncParameterClient(self, f"sealegs_{name}") for name in ("robot", "controller")}
         self._spinner = SingleThreadedExecutor(context=context)
         self._spinner.add_node(self)
@@ -125,6 +137,13 @@ class Probe(Node):
     def get(self, node: str, name: str) -> Any:
         return parameter_value_to_python(self._answer(self._settings_of[node].get_parameters([name]), node).values[0])
 
+    def change(self, transition: int) -> bool:
+        """Of the controller's life cycle (lifecycle_msgs/Transition) -> whether it succeeded. Raises TimeoutError."""
+        if not self.spin(PATIENCE_S, self._transitions.service_is_ready):
+            raise TimeoutError("no controller whose state could be changed")
+        request = ChangeState.Request(transition=Transition(id=transition))
+        return self._answer(self._transitions.call_async(request), "the controller").success
+
     def call(self, service: str) -> Trigger.Response:
         client = self.create_client(Trigger, f"sealegs_controller/{service}")
         if not self.spin(PATIENCE_S, client.service_is_ready):
@@ -142,10 +161,19 @@ class Probe(Node):
 
 
 class Bench:
-    """Both nodes and a probe, in a domain of their own. speed: times real time; 1 is real time, without /clock."""
+    """Both nodes and a probe, in a domain of their own. speed: times real time; 1 is real time, without /clock. search: the ant's."""
 
-    def __init__(self, folder: Path, domain: int, seed: int = 0, speed: float = 1.0, robot: str = "ant"):
+    def __init__(
+        self,
+        folder: Path,
+        domain: int,
+        seed: int = 0,
+        speed: float = 1.0,
+        robot: str = "ant",
+        search: Mapping[str, Any] = QUICK,
+    ):
         os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+        self.search = dict(search)
         self.robot, flown = robot, vehicle.load("1kg")
         self.period = Ant.dt if robot == "ant" else flown.dt
         ends = (np.full(8, x) if robot == "ant" else flown.command(np.full(4, x)) for x in (-1.0, 1.0))
@@ -168,7 +196,7 @@ class Bench:
 
     def start(self, name: str) -> None:
         if name == "controller":
-            own = QUICK if self.robot == "ant" else HOVER
+            own = self.search if self.robot == "ant" else HOVER
             settings = {"autostart": True, "seed": self._seed, "use_sim_time": self.speed != 1, **own}
         else:
             own = {} if self.robot == "ant" else HOVER
