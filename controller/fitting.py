@@ -11,13 +11,13 @@ import torch
 
 from controller import report
 from controller.config import UsageError, at_least, check_seeds, check_training
-from dynamics import checkpoint, data, objectives
+from dynamics import checkpoint, data, objectives, tensors
 from dynamics import train as training
 from dynamics.adapt.effectiveness import episode_gains
 from dynamics.adapt.gradient import INNER_STEPS, GrBAL, OnlineSGD
 from dynamics.adapt.last_layer import LastLayer
 from dynamics.mlp import MLP
-from dynamics.tune import tune_filter, tune_online_sgd
+from dynamics.tune import Trials, Tried, tune_filter, tune_online_sgd
 from dynamics.types import Theta, map_params
 from robots.ant import Ant
 
@@ -82,7 +82,7 @@ def fit_adapter(
     config.out.mkdir(parents=True, exist_ok=True)
     (config.out / "config.json").write_text(json.dumps(settings, indent=1))
     if config.adapter == "effectiveness":
-        theta, record = tune_filter(model, theta, rows, config.seed, progress)
+        theta, record = _choose(model, theta, rows, config, progress)
     else:
         if config.adapter == "effectiveness+last-layer":
             # The last layer learns to explain what the gains leave: it is trained on the actions as they acted.
@@ -143,6 +143,35 @@ def _start(robot: Ant, config: FitConfig, rows: data.Rows) -> tuple[MLP, Theta]:
     model = MLP(robot.space, config.width, config.depth, config.ensemble, robot.n_body)
     net = model.init(torch.Generator().manual_seed(config.seed))
     return model, Theta(net, model.fit_norm(rows.s, rows.s_next), {})
+
+
+def _choose(
+    model: MLP, theta: Theta, rows: data.Rows, config: FitConfig, progress: Callable[[str, int, int], None]
+) -> tuple[Theta, dict[str, Any]]:
+    """The filter's settings. What was tried is kept in state.safetensors: the same trials in the same order end at the same settings."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    saved = config.out / "state.safetensors"
+    trials: Trials = {}
+    if config.resume:
+        trials = {tuple(json.loads(key)): errors for key, errors in training.read(saved)[0].items()}
+    else:
+        tensors.write(saved, {}, {})  # what is killed before its first trial can go on from its beginning
+    writer = SummaryWriter(str(config.out / "tensorboard"), purge_step=0)
+    kept = len(trials)
+
+    def tell(tried: Tried) -> None:
+        nonlocal kept
+        progress("train effectiveness", tried.done, tried.total)
+        if len(trials) > kept:  # each takes seconds
+            tensors.write(saved, {json.dumps(key): errors for key, errors in trials.items()}, {})
+            kept = len(trials)
+        writer.add_scalar("loss", tried.score, tried.done)
+        writer.add_scalar("validation", tried.held, tried.done)
+
+    chosen = tune_filter(model, theta, rows, config.seed, tell, trials)
+    writer.close()
+    return chosen
 
 
 def _descend(

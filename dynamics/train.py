@@ -159,8 +159,8 @@ def save(path: Path, state: State, config: Any) -> None:
     write(path, tensors, header)
 
 
-def resume(path: Path, config: Any) -> State:
-    """Raises ResumeError where there is no state, or one of another configuration."""
+def read(path: Path) -> tuple[Params, dict[str, Any]]:
+    """Tensors and header of what `write` wrote as the state of a run. Raises ResumeError where there is none."""
     try:
         with safe_open(str(path), "pt") as f:
             header = json.loads((f.metadata() or {}).get("sealegs", "null"))
@@ -173,6 +173,12 @@ def resume(path: Path, config: Any) -> State:
         raise ResumeError(
             f"{path} was not written by sealegs; valid: the --out folder of a training run that was cut off"
         )
+    return tensors, header
+
+
+def resume(path: Path, config: Any) -> State:
+    """Raises ResumeError where there is no state, or one of another configuration."""
+    tensors, header = read(path)
     refuse_other(path, header.get("config"), asdict(config), "config")
     groups: dict[str, Params] = {"params": {}, "adam": {}, "best": {}}
     for name, value in tensors.items():

@@ -1,7 +1,7 @@
 """Settings of adapters that are a handful of scalars: chosen on recorded data with changes of dynamics spliced in."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, MutableMapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,12 +20,24 @@ GRID = {
     "precision": (0.5, 2.0, 8.0),
     "body_precision": (0.5, 2.0, 8.0, 32.0),
 }
+Trials = MutableMapping[tuple[float, ...], Tensor]  # the settings of GRID -> error of each sequence (n,)
+
+
+class Tried(NamedTuple):
+    """So far, of how many trials. score: of the best settings on the sequences that choose; held: on those that do not."""
+
+    done: int
+    total: int
+    score: float
+    held: float
+
+
 CHANGED = 0.06  # share of an episode of 500 steps in which a change lies no further back than a sequence's second half is long
 
 
 @torch.no_grad()
 def tune_filter(
-    model: MLP, theta: Theta, rows: Rows, seed: int, progress: Callable[[str, int, int], None],
+    model: MLP, theta: Theta, rows: Rows, seed: int, tell: Callable[[Tried], None], trials: Trials | None = None,
     sequences: int = 160, length: int = 32, sweeps: int = 2,
 ) -> tuple[Theta, dict[str, Any]]:  # fmt: skip
     """Discount, inflation and prior precision of the gain filter, by coordinate search on what they are for: the filter runs over held-out
@@ -38,6 +50,8 @@ def tune_filter(
 
     The score hardly tells how stiff the prior on the gains should be, and a healthy robot walks better the stiffer it is: of precisions, the largest
     that is not worse than a smaller one by more than a standard error (Breiman et al. 1984, Classification and Regression Trees, sec. 3.4.3).
+
+    trials: what was tried before, with the same arguments, by a run that was cut off; what is tried now is added.
     """
     rng = torch.Generator().manual_seed(seed)
     at = _starts(rows, sequences, 2 * length, rng)
@@ -54,11 +68,15 @@ def tune_filter(
     best = {name: round(float(x), 6) for name, x in best.items()}
     chosen, held = (torch.arange(2 * sequences) % 2 == i for i in range(2))
 
-    errors: dict[tuple[float, ...], Tensor] = {}
+    errors: Trials = {} if trials is None else trials
 
     def scores(settings: dict[str, float]) -> tuple[float, float]:
-        error = _replayed(model, theta._replace(meta=theta.meta | _meta(model, settings)), t)[:, length:].mean(1)
-        errors[tuple(settings.values())] = error
+        key = tuple(settings.values())
+        if key not in errors:
+            errors[key] = _replayed(model, theta._replace(meta=theta.meta | _meta(model, settings)), t)[
+                :, length:
+            ].mean(1)
+        error = errors[key]
         return _score(error, kind, chosen, sequences), _score(error, kind, held, sequences)
 
     tried = {tuple(best.values()): scores(best)}
@@ -72,7 +90,7 @@ def tune_filter(
                     tried[key] = scores(settings)
                 if tried[key][0] < tried[tuple(best.values())][0]:
                     best = settings
-                progress("train effectiveness", done := done + 1, total)
+                tell(Tried(done := done + 1, total, *tried[tuple(best.values())]))
     for value in sorted(GRID["precision"]):
         stiffer = best | {"precision": value}
         if value > best["precision"]:

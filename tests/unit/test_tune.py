@@ -1,12 +1,20 @@
 """How the gain filter's settings are chosen."""
 
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from dynamics import tune
+from controller import fitting
+from controller.fitting import FitConfig, fit_adapter
+from dynamics import checkpoint, data, tune
 from dynamics.adapt.effectiveness import Effectiveness
 from dynamics.data import DataError, Rows
 from dynamics.mlp import MLP
+from dynamics.train import ResumeError
 from dynamics.types import Phi, Theta
 from robots.ant import Ant
 
@@ -42,7 +50,7 @@ def recorded(theta: Theta, conditions: list[str], count: int = 70, noise: float 
 
 
 def chosen(rows: Rows, theta: Theta) -> dict:
-    fitted, record = tune.tune_filter(MODEL, theta, rows, 0, lambda *_: None, sequences=24, sweeps=1)
+    fitted, record = tune.tune_filter(MODEL, theta, rows, 0, lambda _: None, sequences=24, sweeps=1)
     assert record["validation"] < record["validation_before"]
     assert fitted.meta["effectiveness.gamma"].tolist() == pytest.approx(
         [record["gamma"]] * 8 + [record["body_gamma"]] * 4
@@ -73,7 +81,7 @@ def test_every_kind_counts_the_same():
 def test_recordings_that_are_too_short_are_refused():
     theta = make_theta()
     with pytest.raises(DataError, match=r"64 transitions long"):
-        tune.tune_filter(MODEL, theta, recorded(theta, ["healthy"] * 16, count=50), 0, lambda *_: None)
+        tune.tune_filter(MODEL, theta, recorded(theta, ["healthy"] * 16, count=50), 0, lambda _: None)
 
 
 def test_of_precisions_that_predict_alike_the_largest_is_taken():
@@ -90,3 +98,63 @@ def test_the_difference_of_two_scores_and_its_spread():
     assert torch.allclose(constant, torch.tensor(1.1).log().expand(len(constant)), atol=1e-5)
     noisy = tune._difference(a * (1 + 0.5 * torch.randn(80, generator=rng)).abs(), a, kind, 40, rng)
     assert 0.01 < noisy.std() < 0.5
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch) -> FitConfig:
+    """Of a training of the filter that takes seconds."""
+    theta = make_theta()
+    r = recorded(theta, ["healthy"] * 16, count=70)
+    s, a, s_next = (x.unflatten(0, (16, 70)) for x in (r.s, r.a, r.s_next))
+    data.append(
+        tmp_path / "data",
+        s,
+        a,
+        s_next,
+        r.episode.unflatten(0, (16, 70)),
+        {"robot": "ant", "conditions": ["healthy"] * 16},
+    )
+    checkpoint.save(tmp_path / "init.safetensors", "ant", MODEL, theta, {})
+    monkeypatch.setattr(fitting, "tune_filter", partial(tune.tune_filter, sequences=24, sweeps=1))
+    return FitConfig(tmp_path / "data", tmp_path / "init.safetensors", tmp_path / "whole", "effectiveness")
+
+
+def test_a_training_of_the_filter_that_is_cut_off_goes_on_to_the_same_settings(config, tmp_path, monkeypatch):
+    def fit(out: Path, resume: bool = False, until: int = 99) -> int:
+        """-> trials made."""
+        made: list[int] = []
+        replayed = tune._replayed
+
+        def count(*args):
+            made.append(1)
+            return replayed(*args)
+
+        def progress(what: str, done: int, total: int) -> None:
+            if done == until:
+                raise Killed
+
+        with monkeypatch.context() as m:
+            m.setattr(tune, "_replayed", count)
+            try:
+                fit_adapter(Ant(threads=1), replace(config, out=out, resume=resume), progress)
+            except Killed:
+                assert not (out / "model.safetensors").exists()
+        return len(made)
+
+    everything, cut = fit(tmp_path / "whole"), tmp_path / "cut"
+    with pytest.raises(ResumeError, match="nothing to resume"):
+        fit(cut, resume=True)
+    assert fit(cut, until=1) > 0
+    first = fit(cut, resume=True, until=9)
+    assert 3 < first < everything
+    rest = fit(cut, resume=True)
+    assert 0 < rest <= everything - first + 1  # the trial before the cut was not written yet
+    whole, ours = (load_file(folder / "model.safetensors") for folder in (tmp_path / "whole", cut))
+    assert whole.keys() == ours.keys() and all(torch.equal(x, ours[name]) for name, x in whole.items())
+    assert list((cut / "tensorboard").glob("events*"))
+    with pytest.raises(ResumeError, match="seed 0, not 1"):
+        fit_adapter(Ant(threads=1), replace(config, out=cut, resume=True, seed=1), lambda *_: None)
