@@ -1,0 +1,105 @@
+"""Checkpoints and datasets that cannot be used are refused, with the reason in one sentence, and left as they are."""
+
+import pickle
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from refusals import FIT, digests, refused, respoil, run_evaluate
+from safetensors.torch import save_file
+
+from controller import cli
+from dynamics import data
+
+
+@pytest.mark.parametrize("adapter", ["online-sgd", "grbal", "last-layer", "effectiveness", "effectiveness+last-layer"])
+def test_a_checkpoint_that_was_not_trained_for_the_adapter(adapter, made, tmp_path, capsys):
+    error = refused(capsys, *run_evaluate(made / "ant.safetensors", tmp_path / "out", "--adapters", adapter))
+    assert repr(adapter.split("+")[0]) in error and "valid: frozen, or" in error
+
+
+def test_a_missing_specialist(made, tmp_path, capsys):
+    argv = run_evaluate(made / "ant.safetensors", tmp_path / "out", "--adapters", "specialist", "--conditions", "leg:3")
+    error = refused(capsys, *argv, "--specialists", tmp_path)
+    assert "'leg:3'" in error and str(tmp_path / "leg_3.safetensors") in error and "sealegs learn" in error
+
+
+def foreign(path: Path) -> None:
+    save_file({"weight": torch.zeros(3)}, path)
+
+
+BAD = {
+    "missing": (lambda p: p.unlink(), "no checkpoint"),
+    "folder": (lambda p: (p.unlink(), p.mkdir()), "no checkpoint"),
+    "empty": (lambda p: p.write_bytes(b""), "truncated or not a safetensors"),
+    "truncated": (lambda p: p.write_bytes(p.read_bytes()[:-100]), "truncated or not a safetensors"),
+    "text": (lambda p: p.write_text("These are not the weights.\n" * 100), "truncated or not a safetensors"),
+    "pickle": (lambda p: p.write_bytes(pickle.dumps({"net": [1, 2, 3]})), "truncated or not a safetensors"),
+    "torch.save": (lambda p: torch.save({"net": torch.zeros(3)}, p), "truncated or not a safetensors"),
+    "foreign safetensors": (foreign, "was not written by sealegs"),
+    "another robot's": (lambda p: shutil.copy(p.with_name("cheetah.safetensors"), p), "'cheetah', wanted 'ant'"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_checkpoint(kind, own, tmp_path, capsys):
+    path, out = own / "ant.safetensors", tmp_path / "out"
+    spoil, sentence = BAD[kind]
+    spoil(path)
+    for argv in (
+        run_evaluate(path, out),
+        ("demo", "--weights", path, "--out", out),
+        ("collect", "--out", out, "--policy", "planner", "--weights", path),
+        ("train", "--data", own / "data", "--init", path, "--out", out, *FIT),
+        ("bench", "--weights", path, "--out", out),
+    ):
+        error = refused(capsys, *argv)
+        assert sentence in error and str(path) in error, error
+        assert not out.exists()
+
+
+def put(value: float):
+    def change(x: torch.Tensor) -> torch.Tensor:
+        x[2, 3, 4] = value
+        return x
+
+    return change
+
+
+BAD_DATA = {
+    "nan": ({"s_next": put(torch.nan)}, r"s_next\[2, 3, 4\] is nan; every value must be finite"),
+    "action": ({"a": put(-1.7)}, r"an action of 1\.7 is out of bounds \[-1, 1\]"),
+    "shape": ({"a": lambda a: a[..., :7].contiguous()}, r"a has shape \(8, 10, 7\), wanted \(b, t, 8\)"),
+    "robot": ({"meta": {"robot": "cheetah"}}, "robot 'cheetah', wanted 'ant'"),
+    "foreign": ({"meta": None}, "robot None, wanted 'ant'"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_DATA)
+def test_a_bad_dataset_is_refused_and_left_as_it_is(kind, own, tmp_path, capsys):
+    changes, sentence = BAD_DATA[kind]
+    cli.main(["collect", "--out", str(own / "data"), "--robots", "8", "--steps", "10", "--seed", "1"])
+    respoil(own / "data", **changes)
+    before = digests(own)
+    error = refused(capsys, "train", "--data", own / "data", "--out", tmp_path / "out", *FIT)
+    assert re.search(sentence, error) and "shard-00000.safetensors" in error, error
+    assert digests(own) == before
+
+
+def test_datasets_that_are_not_there_or_too_small(own, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "empty", tmp_path / "nowhere", own / "ant.safetensors"):
+        error = refused(capsys, "train", "--data", folder, "--out", tmp_path / "out", *FIT)
+        assert f"{folder} holds no dataset; valid:" in error
+    data.shards(own / "data")[0].write_bytes(b"cut off")
+    assert "not a readable shard" in refused(capsys, "train", "--data", own / "data", "--out", tmp_path / "out", *FIT)
+    cli.main(["collect", "--out", str(tmp_path / "few"), "--robots", "7", "--steps", "5"])
+    error = refused(capsys, "train", "--data", tmp_path / "few", "--out", tmp_path / "out", *FIT)
+    assert "7 episode(s); valid: 8 or more" in error
+    argv = ("train", "--data", own / "data", "--out", tmp_path / "out", *FIT)
+    shutil.rmtree(own / "data")
+    cli.main(["collect", "--out", str(own / "data"), "--robots", "8", "--steps", "5"])
+    assert "no held-out episode is 41 transitions long" in refused(capsys, *argv, "--adapter", "online-sgd")
+    assert "needs --init" in refused(capsys, *argv, "--adapter", "effectiveness")
