@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> None:
             {name: kind for name, (kind, _) in known.items()},
             prog="sealegs",
             args=argv,
-            description="The robot comes after the command: ant (where none is named) or quadrotor (demo, evaluate, learn, targets, ros).",
+            description="The robot comes after the command: ant (where none is named) or quadrotor (demo, collect, evaluate, learn, targets, ros).",
         )
         torch.set_num_threads(1)
         run = next(f for kind, f in known.values() if type(config) is kind)

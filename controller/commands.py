@@ -16,6 +16,7 @@ from controller import refine as refining
 from controller import report, righting
 from controller.config import AnyRobot, ControllerConfig, RobotName, UsageError, at_least, check_seeds, make_controller
 from controller.fitting import FitConfig, fit_adapter
+from controller.ros.subjects import AntSubject, Subject
 from controller.screen import bar, console, say, tracker, written
 from dynamics.data import shards
 from robots.ant import Ant
@@ -168,20 +169,20 @@ def train(c: Train) -> None:
     say(f"written: {path}  validation loss {record['validation_before']:.4f} -> {record['validation']:.4f}")
 
 
-def collect_recording(recording: Path, c: Collect) -> None:
+def collect_recording(recording: Path, of: Subject, out: Path, skip: bool, config: dict[str, Any]) -> None:
     from controller.ros import dataset
 
-    collecting.noted(c.out)
-    summary = dataset.collect(recording, c.out, c.skip_bad)
-    report.write_json(c.out / "config.json", asdict(c))
-    collecting.note(c.out, summary)
+    collecting.noted(out)
+    summary = dataset.collect(recording, of, out, skip)
+    report.write_json(out / "config.json", config)
+    collecting.note(out, summary)
     say(f"{summary['transitions']} transitions in {summary['episodes']} episodes")
-    written(c.out)
+    written(out)
 
 
 def collect(c: Collect) -> None:
     if c.from_bag is not None:
-        return collect_recording(c.from_bag, c)
+        return collect_recording(c.from_bag, AntSubject(), c.out, c.skip_bad, asdict(c))
     robot = ROBOTS[c.robot]()
     at_least(1, robots=c.robots, steps=c.steps, batches=c.batches, number_of_conditions=len(c.conditions))
     check_seeds(c.seed)

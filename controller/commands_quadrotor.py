@@ -1,7 +1,7 @@
 """The quadrotor's commands."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,9 +9,11 @@ import tyro
 from rich.table import Table
 
 from controller import demo_quadrotor, evaluate_quadrotor, learn_quadrotor, report, targets_quadrotor
-from controller.commands import Command
+from controller.commands import Command, collect_recording
 from controller.config import AnyRobot
+from controller.ros.subjects import QuadrotorSubject
 from controller.screen import bar, console, say, tracker, written
+from robots.vehicle import load
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,20 @@ class DemoQuadrotor(demo_quadrotor.DemoQuadrotorConfig):
     """Watch a quadrotor pick up an unknown load in mid-air and drop it: two controllers side by side."""
 
     robot: AnyRobot = "quadrotor"
+
+
+@dataclass(frozen=True)
+class CollectQuadrotor:
+    """Add a recording, of a simulated or a real quadrotor, to a dataset; `learn` gathers its own flights, in the folder `data` of its --out."""
+
+    from_bag: Path
+    """rosbag2, MCAP, with the payload seen"""
+    robot: AnyRobot = "quadrotor"
+    out: Path = Path("runs/learn-quadrotor/data")
+    vehicle: str = "1kg"
+    """that was recorded: 1kg, 80g, or the path of a vehicle's .toml file"""
+    skip_bad: bool = False
+    """leave out what of a recording cannot be used (not finite, a gap, another shape); an episode ends there. Otherwise it is refused"""
 
 
 @dataclass(frozen=True)
@@ -67,6 +83,10 @@ def demo(c: DemoQuadrotor) -> None:
     written(c.out)
 
 
+def collect(c: CollectQuadrotor) -> None:
+    collect_recording(c.from_bag, QuadrotorSubject(load(c.vehicle)), c.out, c.skip_bad, asdict(c))
+
+
 def evaluate(c: EvaluateQuadrotor) -> None:
     with bar() as shown:
         rows = evaluate_quadrotor.evaluate(c, tracker(shown), say)
@@ -99,6 +119,7 @@ def targets(c: Targets) -> None:
 # By name, then by robot.
 COMMANDS: dict[str, dict[str, Command]] = {
     "demo": {"quadrotor": (DemoQuadrotor, demo)},
+    "collect": {"quadrotor": (CollectQuadrotor, collect)},
     "learn": {"quadrotor": (LearnQuadrotor, learn)},
     "evaluate": {"quadrotor": (EvaluateQuadrotor, evaluate)},
     "targets": {"quadrotor": (Targets, targets)},

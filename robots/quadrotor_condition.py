@@ -48,6 +48,11 @@ class Condition:
 NONE = Condition()
 
 
+def carried(condition: Condition) -> str:
+    """What hangs on the cable, in the notation of `parse`, without the rest."""
+    return "none" if condition.payload is None else "payload:{:g}:{:g}".format(*condition.payload)
+
+
 def liftable(vehicle: Vehicle) -> float:
     """The largest payload as a fraction of the vehicle's mass."""
     return LIFT * vehicle.thrust_max_n / vehicle.hover_thrust_n - 1

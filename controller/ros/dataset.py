@@ -1,33 +1,30 @@
-"""`sealegs collect --from-bag`: a recording, of a simulated robot or a real one, as transitions for `train`. Needs no ROS.
+"""`sealegs collect --from-bag`: a recording, of a simulated robot or a real one, as transitions for `train` (the quadrotor: `learn`). Needs no ROS.
 
 A transition is two states a period apart and the mean of the commands that acted in between: from when each was sent, which telemetry says, until
 the next one was. Where no telemetry was recorded, a command acts from when it was recorded, on the clock of the state recorded before it; one that
 newer ones have overtaken does not act, as the robot does not obey it.
-States before the first command and after the last are left out. An episode ends where the robot's condition was changed, and after EPISODE steps.
+States before the first command and after the last are left out. An episode ends where the robot's condition was changed, and after Subject.episode
+steps: of one long run training could hold out nothing.
 """
 
-import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from controller.config import UsageError
 from controller.ros import bag, convert, told
-from controller.ros.acting import Acting
-from controller.ros.brains import decode_ant, read_ant
+from controller.ros.acting import Acting, Window
 from controller.ros.intake import Intake, Taken
 from controller.ros.loop import MISS, STEP, TOLERANCE, Row
 from controller.ros.robot_config import overtaken, tells_of_life
-from controller.ros.topics import TOPICS
+from controller.ros.subjects import Change, Subject
 from dynamics import data
-from robots.ant import Ant
 
-EPISODE = 100  # steps: of one long run, `train` could hold out nothing
 SILENCE = 2.5  # periods without a command, after which the robot's own safe action may act
 SLOP = 5_000_000  # [ns], where the recording does not say
 
@@ -35,6 +32,7 @@ SLOP = 5_000_000  # [ns], where the recording does not say
 @dataclass
 class Recording:
     path: Path
+    of: Subject
     lockstep: bool = False
     slop: int = SLOP  # [ns]
     rows: dict[tuple[int, int], Row] = field(default_factory=dict)  # by run and seq
@@ -42,45 +40,49 @@ class Recording:
     commands: list[tuple[int, convert.Label | None, np.ndarray]] = field(
         default_factory=list
     )  # on the stamps' clock [ns]
-    changes: list[tuple[int, str]] = field(default_factory=list)  # stamp [ns], condition
+    changes: list[Change] = field(default_factory=list)
 
 
-def collect(path: Path, out: Path, skip: bool) -> dict[str, Any]:
+def collect(path: Path, of: Subject, out: Path, skip: bool) -> dict[str, Any]:
     """Append the recording to the dataset in out, one shard. skip: leave out what cannot be used, an episode ends there; otherwise it is refused.
 
     -> summary. Raises UsageError naming the first thing that cannot be used, before anything is written.
     """
-    recording = _read(path, skip)
+    recording = _read(path, of, skip)
     states = _states(recording, skip)
     parts = list(_episodes(recording, states, skip))
     if not parts:
         raise UsageError(
-            f"{path} holds no two states of an ant a period ({1e3 * Ant.dt:g} ms) apart with a command between them; valid: a recording with "
-            f"{', '.join(TOPICS['ant'].state)} and sealegs_controller/commands"
+            f"{path} holds no two states of robot {of.name!r} a period ({1e3 * of.dt:g} ms) apart with a command between them; valid: one with "
+            f"{', '.join(of.topics)} and sealegs_controller/commands"
         )
-    s, a, s_next = (torch.as_tensor(np.concatenate(x))[None] for x in zip(*parts, strict=True))
-    episode = torch.cat([torch.full((len(x[1]),), i) for i, x in enumerate(parts)])[None]
-    meta: dict[str, Any] = {"robot": Ant.name, "policy": "recording", "recording": str(path)}
+    stamps = [row.stamp for part in parts for row in part]
+    s, a, s_next = (
+        torch.as_tensor(np.array([getattr(row, x) for part in parts for row in part]))[None]
+        for x in ("s", "a", "s_next")
+    )
+    episode = torch.cat([torch.full((len(part),), i) for i, part in enumerate(parts)])[None]
+    meta: dict[str, Any] = {"robot": of.name, "policy": "recording", "recording": str(path)}
     if recording.changes:  # of a real robot nobody knows
-        meta["conditions"] = ["+".join(dict.fromkeys(text for _, text in recording.changes))]
+        meta["conditions"] = of.conditions(recording.changes, stamps)
     shard = data.append(out, s, a, s_next, episode, meta)
     return {
         "shard": shard.name, "recording": str(path), "transitions": a.shape[1], "episodes": len(parts), "states": len(states),
-        "conditions": meta.get("conditions"), "speed": float(Ant.score(s.numpy(), s_next.numpy()).mean()),
+        "conditions": meta.get("conditions"), "speed": of.speed(s.numpy(), s_next.numpy()),
     }  # fmt: skip
 
 
-def _read(path: Path, skip: bool) -> Recording:
-    found = Recording(path)
+def _read(path: Path, of: Subject, skip: bool) -> Recording:
+    found = Recording(path, of)
     last: tuple[int, int] | None = None  # the last state: stamp, recorded [ns]
     prefix = ""
     for m in bag.read(path):
-        name = next((t for t in TOPICS["ant"].state if m.topic.endswith(f"/{t}")), None)
+        name = next((t for t in of.topics if m.topic.endswith(f"/{t}")), None)
         if m.topic.endswith("/config"):
             config = json.loads(m.content.data)
-            if (robot := config["config"]["robot"]) != Ant.name:
+            if (robot := config["config"]["robot"]) != of.name:
                 raise UsageError(
-                    f"{path} is a recording of robot {robot!r}; valid: of {Ant.name!r}, the robot that `collect` was asked for"
+                    f"{path} is a recording of robot {robot!r}; valid: of {of.name!r}, the robot that `collect` was asked for"
                 )
             found.lockstep, found.slop = config["config"]["lockstep"], round(1e6 * config["config"]["slop_ms"])
         elif m.topic.endswith("/telemetry"):
@@ -88,20 +90,20 @@ def _read(path: Path, skip: bool) -> Recording:
             if row.kind in (STEP, MISS):  # the others have the number of the command before them
                 found.rows[int(row.run), int(row.seq)] = row
         elif m.topic.endswith("/condition"):
-            said = json.loads(m.content.data)
-            found.changes.append((int(said["stamp"]), str(said["condition"])))
+            try:
+                said = json.loads(m.content.data)
+                found.changes.append(
+                    Change(int(said["stamp"]), str(said["condition"]), int(said["step"]) - int(said["since"]))
+                )
+            except (ValueError, KeyError, TypeError):
+                _refuse(path, "an announced condition", f"{m.content.data!r} is not as the robot node writes it", skip)
         elif m.topic.endswith("/commands"):
             at = m.time if last is None else last[0] + m.time - last[1]
-            why, command = "", np.full(Ant.space.n_action, np.nan)
             try:
-                command = read_ant(m.content)
+                command = of.read(m.content)
             except convert.BadMessage as e:
-                why = str(e)
-            if np.abs(command).max() > 1:
-                why = f"{command.tolist()} is out of bounds [-1, 1]"
-            if why:
-                _refuse(path, f"the command at {at / 1e9:.3f} s", why, skip)
-                command = np.full(Ant.space.n_action, np.nan)  # nobody knows what acted
+                _refuse(path, f"the command at {at / 1e9:.3f} s", str(e), skip)
+                command = np.full(of.n_action, np.nan)  # nobody knows what acted
             found.commands.append((at, convert.label_of(m.content), command))
         elif name is not None:
             if prefix not in ("", space := m.topic.removesuffix(name)):
@@ -119,16 +121,15 @@ def _refuse(path: Path, where: str, why: str, skip: bool) -> None:
 
 
 def _states(r: Recording, skip: bool) -> list[tuple[int, np.ndarray]]:
-    """(stamp [ns], (31,)), in their order."""
-    topics = tuple(TOPICS["ant"].state)
-    intake, found = Intake(topics, 0, r.slop, 0), []
+    """(stamp [ns], as decoded), in their order."""
+    intake, found = Intake(r.of.topics, 0, r.slop, 0), []
     for name, stamp, message in sorted(
         r.messages, key=lambda m: m[1]
     ):  # stable: what came twice follows what it repeats
         taken = intake.add(name, stamp, stamp, message)
         if isinstance(taken, Taken):
             try:
-                found.append((taken.stamp, decode_ant(taken.messages)))
+                found.append((taken.stamp, r.of.decode(taken.messages)))
             except convert.BadMessage as e:
                 _refuse(r.path, f"the state at {stamp / 1e9:.3f} s", str(e), skip)
     return found
@@ -136,9 +137,9 @@ def _states(r: Recording, skip: bool) -> list[tuple[int, np.ndarray]]:
 
 def _acting(r: Recording) -> tuple[Acting, list[int]]:
     """The commands and the times from which they act, ascending [ns]."""
-    period = round(1e9 * Ant.dt)
+    period = round(1e9 * r.of.dt)
     times: dict[int, np.ndarray] = {}
-    newest, obeyed, acts = None, 0, np.full(Ant.space.n_action, np.nan)
+    newest, obeyed, acts = None, 0, np.full(r.of.n_action, np.nan)
     for recorded, label, sent in r.commands:
         row = None if label is None else r.rows.get((label.run, label.seq))
         at, command = recorded, sent
@@ -159,25 +160,34 @@ def _acting(r: Recording) -> tuple[Acting, list[int]]:
     return acting, sorted(times)
 
 
-def _episodes(
-    r: Recording, states: list[tuple[int, np.ndarray]], skip: bool
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """s (t, 31), a (t, 8), s_next (t, 31) of each."""
+class Transition(NamedTuple):
+    stamp: int  # of s [ns]
+    s: np.ndarray
+    a: np.ndarray
+    s_next: np.ndarray
+
+
+def _episodes(r: Recording, measured: list[tuple[int, np.ndarray]], skip: bool) -> Iterator[list[Transition]]:
     acting, times = _acting(r)
     if not times:
         return
-    period, at = round(1e9 * Ant.dt), np.array(times)
-    rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    changes = {stamp for stamp, _ in r.changes}
-    for (t, s), (t_next, s_next) in itertools.pairwise(states):
-        ends = len(rows) == EPISODE or any(t - period < c <= t for c in changes)
+    period, at = round(1e9 * r.of.dt), np.array(times)
+
+    def acted(start: int, end: int) -> list[Window]:
+        return list(acting.windows(start, end, len(times)))
+
+    states = r.of.complete(measured, acted)
+    rows: list[Transition] = []
+    changes = {change.stamp for change in r.changes}
+    for (t, _), (t_next, _), s, s_next in zip(measured, measured[1:], states, states[1:], strict=False):
+        ends = len(rows) == r.of.episode or any(t - period < c <= t for c in changes)
         if ends and rows:
-            yield _stack(rows)
+            yield rows
             rows = []
         if t < times[0] or t > times[-1] + SILENCE * period:
             continue  # not controlled yet, or no longer
         newest = at[np.searchsorted(at, t_next, "left") - 1]
-        windows = list(acting.windows(t, t_next, len(times)))
+        windows = acted(t, t_next)
         if abs(t_next - t - period) > TOLERANCE * period:
             _refuse(r.path, f"between the states at {t / 1e9:.3f} s and {t_next / 1e9:.3f} s", f"a gap of {(t_next - t) / 1e6:.0f} ms, a period is "
                     f"{period / 1e6:.0f} ms", skip)  # fmt: skip
@@ -190,17 +200,12 @@ def _episodes(
             )
         else:
             weight = sum(share for share, _ in windows)
-            mean = sum((share / weight * command for share, command in windows), np.zeros(Ant.space.n_action))
-            if np.isfinite(mean).all():
-                rows.append((s, mean, s_next))
+            mean = sum((share / weight * command for share, command in windows), np.zeros(r.of.n_action))
+            if np.isfinite(mean).all() and np.isfinite(s).all() and np.isfinite(s_next).all():
+                rows.append(Transition(t, s, mean, s_next))
                 continue
         if rows:
-            yield _stack(rows)
+            yield rows
             rows = []
     if rows:
-        yield _stack(rows)
-
-
-def _stack(rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    s, a, s_next = (np.stack(x) for x in zip(*rows, strict=True))
-    return s, a, s_next
+        yield rows

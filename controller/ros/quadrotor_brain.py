@@ -79,21 +79,7 @@ class QuadrotorBrain:
     # --- messages
 
     def decode(self, messages: dict[str, Any]) -> np.ndarray:
-        odom = messages["odom"]
-        base = convert.pose(odom)
-        rot = quaternion_to_rotation(base.quaternion)
-        state = np.concatenate((base.p, rot[0], rot[2], base.v, base.w))
-        if not self.payload_seen:
-            return state
-        message = messages["payload"]
-        at = message.point
-        point = convert.finite("the payload's position", (at.x, at.y, at.z))
-        frame, world, body = message.header.frame_id, odom.header.frame_id, odom.child_frame_id
-        if frame not in (world, body):
-            raise convert.BadMessage(
-                f"the payload is in frame {frame!r}; valid: {world!r} or {body!r}, as the odometry says"
-            )
-        return np.concatenate((state, point - base.p if frame == world else rot @ point))
+        return decode_quadrotor(messages, self.payload_seen)
 
     def fill(self, message: Any, action: np.ndarray, label: convert.Label) -> None:
         convert.fill_command(message, action, label, convert.message_type("std_msgs/msg/MultiArrayDimension")())
@@ -120,10 +106,10 @@ class QuadrotorBrain:
         steady = memory.stamp is not None and 0 <= periods <= AWAY
         # What has acted since the last state, as far as it is known; without its times, the last command.
         acted = [(min(periods, AWAY), self._action(memory.pilot))] if timing is None else timing.acted
-        thrust = self._thrust(memory.thrust, acted) if steady else memory.thrust
+        thrust = rotors(self.vehicle, memory.thrust, acted) if steady else memory.thrust
         # The reference goes with the stamps; where they tell of no time that has passed, or the operator held it, by one period.
         at = memory.at + (0.0 if memory.stamp is None else periods if steady and not memory.held else 1.0)
-        s, seen = self._flying(memory, state, stamp, thrust)
+        s, seen = flying(state, stamp, thrust, memory.seen, self.payload_seen)
         pilot, pending = memory.pilot, ()
         if timing is None and memory.missed:  # which command acted when is not known
             pilot = self.interrupt(memory).pilot
@@ -196,34 +182,9 @@ class QuadrotorBrain:
         convert.fill_xyz(message.body_rate, action[1:])
         message.thrust = float(action[0] / self.vehicle.thrust_max_n)
 
-    # --- what the state lacks
-
     def _action(self, pilot: flyer.Memory) -> np.ndarray:
         """-> (4,) the command that was sent last."""
         return self.vehicle.command(pilot.guard.action[0].double().numpy())
-
-    def _thrust(self, thrust: float, acted: Sequence[tuple[float, np.ndarray]]) -> float:
-        """As the rotors, first order, over (periods, command)."""
-        for periods, command in acted:
-            wanted = self.vehicle.command(np.clip(self.vehicle.action(command), -1, 1))[0]
-            thrust += (1 - math.exp(-periods * self.dt / self.vehicle.rotor_time_constant_s)) * (wanted - thrust)
-        return float(thrust)
-
-    def _flying(
-        self, memory: Memory, state: np.ndarray, stamp: int, thrust: float
-    ) -> tuple[np.ndarray, tuple[Seen, ...]]:
-        """-> Flying's state (16,) or (22,), and the positions of the payload to remember."""
-        s = np.append(state[:N_BASE], thrust)
-        if not self.payload_seen:
-            return s, ()
-        apart = state[N_BASE:]
-        if not apart.any():
-            return np.append(s, np.zeros(6)), ()
-        known = [(at, r) for at, r in memory.seen if 0 < stamp - at < 1e9 * GAP_S]
-        inverse = rotation(s[None]).transpose(0, 2, 1)
-        relative = slope([(stamp - at) / 1e9 for at, _ in known], [r for _, r in known], apart)
-        s = np.concatenate((s, turn(inverse, apart[None])[0], turn(inverse, relative[None])[0]))
-        return s, (*known, (stamp, apart))[-2:]
 
     # --- what it is to follow
 
@@ -234,6 +195,53 @@ class QuadrotorBrain:
     def window(self, at: float) -> Reference:
         """(1, preview + 1, 3) each, from `at` periods on."""
         return Reference(*(x[None] for x in self.path.at((at + self._ahead) * self.dt)))
+
+
+def decode_quadrotor(messages: dict[str, Any], payload_seen: bool) -> np.ndarray:
+    """-> (15,) or (18,), the brain's state. Raises convert.BadMessage."""
+    odom = messages["odom"]
+    base = convert.pose(odom)
+    rot = quaternion_to_rotation(base.quaternion)
+    state = np.concatenate((base.p, rot[0], rot[2], base.v, base.w))
+    if not payload_seen:
+        return state
+    message = messages["payload"]
+    at = message.point
+    point = convert.finite("the payload's position", (at.x, at.y, at.z))
+    frame, world, body = message.header.frame_id, odom.header.frame_id, odom.child_frame_id
+    if frame not in (world, body):
+        raise convert.BadMessage(
+            f"the payload is in frame {frame!r}; valid: {world!r} or {body!r}, as the odometry says"
+        )
+    return np.concatenate((state, point - base.p if frame == world else rot @ point))
+
+
+# --- what the state lacks
+
+
+def rotors(vehicle: Vehicle, thrust: float, acted: Sequence[tuple[float, np.ndarray]]) -> float:
+    """Flying's T [N], first order, over (periods, command)."""
+    for periods, command in acted:
+        wanted = vehicle.command(np.clip(vehicle.action(command), -1, 1))[0]
+        thrust += (1 - math.exp(-periods * vehicle.dt / vehicle.rotor_time_constant_s)) * (wanted - thrust)
+    return float(thrust)
+
+
+def flying(
+    state: np.ndarray, stamp: int, thrust: float, before: tuple[Seen, ...], payload_seen: bool
+) -> tuple[np.ndarray, tuple[Seen, ...]]:
+    """-> Flying's state (16,) or (22,), and the positions of the payload to remember: the next one's `before`."""
+    s = np.append(state[:N_BASE], thrust)
+    if not payload_seen:
+        return s, ()
+    apart = state[N_BASE:]
+    if not apart.any():
+        return np.append(s, np.zeros(6)), ()
+    known = [(at, r) for at, r in before if 0 < stamp - at < 1e9 * GAP_S]
+    inverse = rotation(s[None]).transpose(0, 2, 1)
+    relative = slope([(stamp - at) / 1e9 for at, _ in known], [r for _, r in known], apart)
+    s = np.concatenate((s, turn(inverse, apart[None])[0], turn(inverse, relative[None])[0]))
+    return s, (*known, (stamp, apart))[-2:]
 
 
 def slope(ages: Sequence[float], before: Sequence[np.ndarray], now: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ QUICK = [
 TYPES = {
     "joint_states": "sensor_msgs/msg/JointState", "odom": "nav_msgs/msg/Odometry", "config": "std_msgs/msg/String",
     "condition": "std_msgs/msg/String", "commands": "std_msgs/msg/Float64MultiArray",
-    "telemetry": "std_msgs/msg/Float64MultiArray",
+    "telemetry": "std_msgs/msg/Float64MultiArray", "payload": "geometry_msgs/msg/PointStamped",
 }  # fmt: skip
 
 
