@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
+from typing import Literal
 
 import numpy as np
 import rclpy
@@ -21,7 +22,7 @@ import tyro
 from lifecycle_msgs.msg import Transition
 from rclpy.context import Context
 
-from controller.config import AnyRobot, UsageError, at_least
+from controller.config import UsageError, at_least
 from controller.ros.bench import HOVER, PATIENCE_S, Probe
 from controller.ros.commands import Nodes, needs_ros
 from controller.ros.keep import keep, resume
@@ -41,7 +42,7 @@ WHAT = {
 class ActivationConfig:
     """Activations of one controller, in activation.json and activation.md; where `out` has some already, it goes on."""
 
-    robot: AnyRobot = "ant"
+    robot: Literal["ant", "quadrotor"] = "ant"
     times: int = 40
     seed: int = 0
     domain: int = 77
