@@ -23,6 +23,7 @@ from controller import score
 from controller.config import ControllerConfig, UsageError, make_controller
 from controller.ros import delays
 from controller.ros.commands import Ros, needs_ros, ros
+from controller.ros.controller_config import real_time
 from controller.ros.keep import keep, resume
 from controller.ros.report import report
 from controller.run import episodes
@@ -43,7 +44,7 @@ class RecoveryConfig:
     """times real time; other than 1 with /clock"""
     domain: int = 78
     out: Path = Path("runs/recovery")
-    controller: ControllerConfig = field(default_factory=ControllerConfig)
+    controller: ControllerConfig = field(default_factory=real_time)
 
 
 def in_process(c: RecoveryConfig, seed: int) -> dict[str, Any]:
