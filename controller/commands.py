@@ -66,7 +66,7 @@ class Train(FitConfig):
 class Collect:
     """Gather transitions into a dataset; what is there already is added to."""
 
-    robot: Robot = "ant"
+    robot: AnyRobot = "ant"
     out: Path = Path("runs/data")
     seed: int = 0
     """of the folder's batches, with each one's number; of two that gather into one folder at once each needs its own"""

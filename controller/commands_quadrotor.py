@@ -84,7 +84,7 @@ def demo(c: DemoQuadrotor) -> None:
 
 
 def collect(c: CollectQuadrotor) -> None:
-    collect_recording(c.from_bag, QuadrotorSubject(load(c.vehicle)), c.out, c.skip_bad, asdict(c))
+    collect_recording(c.from_bag, QuadrotorSubject(load(c.vehicle), c.vehicle), c.out, c.skip_bad, asdict(c))
 
 
 def evaluate(c: EvaluateQuadrotor) -> None:

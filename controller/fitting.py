@@ -1,5 +1,6 @@
 """`sealegs train`: from a dataset and a checkpoint to an adapter's own weights."""
 
+import hashlib
 import json
 import math
 from collections.abc import Callable
@@ -82,7 +83,7 @@ def fit_adapter(
     config.out.mkdir(parents=True, exist_ok=True)
     (config.out / "config.json").write_text(json.dumps(settings, indent=1))
     if config.adapter == "effectiveness":
-        theta, record = _choose(model, theta, rows, config, progress)
+        theta, record = _choose(model, theta, rows, config, settings, progress)
     else:
         if config.adapter == "effectiveness+last-layer":
             # The last layer learns to explain what the gains leave: it is trained on the actions as they acted.
@@ -130,6 +131,9 @@ def _settings(config: FitConfig) -> dict[str, Any]:
     settings = json.loads(json.dumps(asdict(config), default=str))
     del settings["resume"]
     settings["data_sha256"] = data.digest(config.data)
+    settings["init_sha256"] = (
+        hashlib.sha256(config.init.read_bytes()).hexdigest() if config.init and config.init.is_file() else ""
+    )
     stamp = config.out / "config.json"
     if config.resume and stamp.exists():
         training.refuse_other(config.out, json.loads(stamp.read_text()) | {"out": settings["out"]}, settings)
@@ -145,18 +149,31 @@ def _start(robot: Ant, config: FitConfig, rows: data.Rows) -> tuple[MLP, Theta]:
     return model, Theta(net, model.fit_norm(rows.s, rows.s_next), {})
 
 
+def _tried(path: Path, header: dict[str, Any]) -> Trials:
+    """Raises ResumeError where it is no state of the same choice."""
+    known, theirs = training.read(path)
+    training.refuse_other(path, theirs.get("config"), header["config"], "config")
+    return {tuple(json.loads(key)): errors for key, errors in known.items()}
+
+
 def _choose(
-    model: MLP, theta: Theta, rows: data.Rows, config: FitConfig, progress: Callable[[str, int, int], None]
+    model: MLP,
+    theta: Theta,
+    rows: data.Rows,
+    config: FitConfig,
+    settings: dict[str, Any],
+    progress: Callable[[str, int, int], None],
 ) -> tuple[Theta, dict[str, Any]]:
     """The filter's settings. What was tried is kept in state.safetensors: the same trials in the same order end at the same settings."""
     from torch.utils.tensorboard import SummaryWriter
 
     saved = config.out / "state.safetensors"
     trials: Trials = {}
+    header = {"config": {name: settings[name] for name in ("adapter", "seed", "data_sha256", "init_sha256")}}
     if config.resume:
-        trials = {tuple(json.loads(key)): errors for key, errors in training.read(saved)[0].items()}
+        trials = _tried(saved, header)
     else:
-        tensors.write(saved, {}, {})  # what is killed before its first trial can go on from its beginning
+        tensors.write(saved, {}, header)  # what is killed before its first trial can go on from its beginning
     writer = SummaryWriter(str(config.out / "tensorboard"), purge_step=0)
     kept = len(trials)
 
@@ -164,7 +181,7 @@ def _choose(
         nonlocal kept
         progress("train effectiveness", tried.done, tried.total)
         if len(trials) > kept:  # each takes seconds
-            tensors.write(saved, {json.dumps(key): errors for key, errors in trials.items()}, {})
+            tensors.write(saved, {json.dumps(key): errors for key, errors in trials.items()}, header)
             kept = len(trials)
         writer.add_scalar("loss", tried.score, tried.done)
         writer.add_scalar("validation", tried.held, tried.done)

@@ -79,8 +79,10 @@ def learn(config: LearnConfig, out: Path, say: Say) -> list[Path]:
     for i in range(len(data.shards(folder)), config.batches):
         say(f"flights {i + 1}/{config.batches}  {json.dumps(gather(robot, folder, config, i))}")
     robot.close()
+    _same_data(out, folder)
     model = Residual(robot.vehicle, MLP(ROWS, config.width, config.depth), N_Z)
-    rows, loads = recorded(model, folder, robot.name)
+    rows, loads, of = recorded(model, folder, robot.name)
+    say(f"{rows.n} of {of} transitions teach something")
     paths = [out / f"{robot.name}{suffix}.safetensors" for suffix in ("", "-last-layer", "-grbal")]
     if not paths[0].exists():
         say(f"trained  {json.dumps(_fit(model, rows, loads, config, paths[0], say))}")
@@ -89,6 +91,14 @@ def learn(config: LearnConfig, out: Path, say: Say) -> list[Path]:
         if not path.exists():
             say(f"trained  {json.dumps(_meta(model, adapter, theta, rows, config, path))}")
     return paths
+
+
+def _same_data(out: Path, folder: Path) -> None:
+    """Raises ResumeError where a training that was begun here saw other recordings."""
+    stamp, ours = out / "data.json", {"data_sha256": data.digest(folder)}
+    if stamp.exists():
+        training.refuse_other(out, json.loads(stamp.read_text()), ours)
+    stamp.write_text(json.dumps(ours))
 
 
 def gather(robot: Quadrotor, folder: Path, config: LearnConfig, batch: int) -> dict[str, Any]:
@@ -117,7 +127,12 @@ def gather(robot: Quadrotor, folder: Path, config: LearnConfig, batch: int) -> d
     segments = np.array([_segments(x, config.steps) for x in schedules])
     kept = ~robot.crashed
     before, a, after = (torch.as_tensor(np.stack(x, 1)[kept]) for x in (states[:-1], actions, states[1:]))
-    meta = {"robot": robot.name, "conditions": [x for x, keep in zip(texts, kept, strict=True) if keep], "by": "pid"}
+    meta = {
+        "robot": robot.name,
+        "vehicle": vehicle.name,
+        "conditions": [x for x, keep in zip(texts, kept, strict=True) if keep],
+        "by": "pid",
+    }
     data.append(folder, before, a, after, torch.as_tensor(segments[kept]), meta)
     return {"flights": int(kept.sum()), "crashed": int((~kept).sum()), "transitions": int(kept.sum()) * config.steps}
 
@@ -151,24 +166,34 @@ def _segments(schedule: Schedule[Condition], steps: int) -> np.ndarray:
     return np.cumsum([0, *(now != was for was, now in itertools.pairwise(at))])
 
 
-def recorded(model: Residual, folder: Path, robot: str) -> tuple[data.Rows, Loads]:
-    """Every recording as rows of dynamics.residual, without those that teach nothing; half of the segments with a load know it."""
+def recorded(model: Residual, folder: Path, robot: str) -> tuple[data.Rows, Loads, int]:
+    """Every recording as rows of dynamics.residual, without those that teach nothing, and of how many transitions; half of the segments with a
+    load know it. Raises DataError."""
     raw = data.load(folder, robot, 22, 4)
     share = []
     for path in data.shards(folder):
         tensors, meta = data.read_shard(path, robot, 22, 4)
         steps = tensors["a"].shape[1]
+        if (of := meta.get("vehicle", model.vehicle.name)) != model.vehicle.name:
+            raise data.DataError(
+                f"{path} is of vehicle {of!r}; valid: of {model.vehicle.name!r}, for which `learn` was asked"
+            )
         for text in meta.get("conditions", ["none"] * len(tensors["a"])):  # of a real vehicle nobody knows
             schedule = parse(text, model.vehicle)
             at = [schedule.at(i).payload for i in range(steps)]
             share += [p[0] / (1 + p[0]) if p else np.nan for p in at]
     before, after, good = model.rows(raw.s.double().numpy(), raw.a.double().numpy(), raw.s_next.double().numpy())
+    if not good.any():
+        raise data.DataError(
+            f"{folder} holds no transition between two states of which the payload is equally far from the vehicle, to a millimetre; valid: one "
+            "that hangs on a taut cable, or none"
+        )
     every = torch.full((int(raw.episode.max()) + 1,), torch.nan)
     every[raw.episode] = torch.tensor(share)
     rows = data.Rows(
         before[good], raw.a[good], after[good], raw.episode[good], raw.shard[good], raw.healthy[good], raw.told[good]
     )
-    return rows, Loads(every, torch.arange(len(every)) % 2 == 0)
+    return rows, Loads(every, torch.arange(len(every)) % 2 == 0), raw.n
 
 
 def _norm(model: Residual, rows: data.Rows, loads: Loads) -> Params:
@@ -210,7 +235,8 @@ def _fit(model: Residual, rows: data.Rows, loads: Loads, config: LearnConfig, pa
     record = {"config": asdict(config), "transitions": rows.n, "segments": len(mean), "git": checkpoint.git_revision()}
     record |= {"bound_before": before, "bound": validate(state.params)}
     record |= {"vehicle": asdict(model.vehicle)}
-    record |= {"share_error": float((mean - loads.share)[inferred].abs().mean())}
+    if inferred.any():
+        record |= {"share_error": float((mean - loads.share)[inferred].abs().mean())}
     record |= {"sigma": [round(x, 4) for x in meta["variational.log_sigma"].exp().tolist()]}
     theta = Theta(theta.net | {"V": net["V"]}, norm, meta)
     checkpoint.save(path, "quadrotor", model.mlp, theta, record)

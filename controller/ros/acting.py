@@ -9,7 +9,7 @@ fraction of a period. The way of a command to the robot is not measured and coun
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -53,16 +53,20 @@ class Acting:
         """From start to end [ns], a period at a time, of the commands up to number `seq`. Time before the first command counts as nothing."""
         known = [(time, command) for number, time, command in self._sent if number <= seq]
         first = max((i for i, (time, _) in enumerate(known) if time <= start), default=0)
-        known = known[first:]
-        while start < end:
-            stop = min(start + self.period, end)
-            pieces = []
-            for i, (time, command) in enumerate(known):
-                until = known[i + 1][0] if i + 1 < len(known) else stop
-                if (length := min(until, stop) - max(time, start)) > 0:
-                    pieces.append((length, command))
-            if pieces:
-                lengths, commands = zip(*pieces, strict=True)
-                whole = sum(lengths)
-                yield whole / self.period, commands[0] if len(pieces) == 1 else np.average(commands, 0, lengths)
-            start = stop
+        return windows(known[first:], start, end, self.period)
+
+
+def windows(known: Sequence[tuple[int, np.ndarray]], start: int, end: int, period: int) -> Iterator[Window]:
+    """known: (when it began to act, command) [ns], of which none but the first acts before `start`."""
+    while start < end:
+        stop = min(start + period, end)
+        pieces = []
+        for i, (time, command) in enumerate(known):
+            until = known[i + 1][0] if i + 1 < len(known) else stop
+            if (length := min(until, stop) - max(time, start)) > 0:
+                pieces.append((length, command))
+        if pieces:
+            lengths, commands = zip(*pieces, strict=True)
+            whole = sum(lengths)
+            yield whole / period, commands[0] if len(pieces) == 1 else np.average(commands, 0, lengths)
+        start = stop

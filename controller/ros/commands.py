@@ -279,7 +279,8 @@ def replay(c: Replay) -> None:
 
     counts = again(c.bag)
     lost = f"; {counts.lost} of them lack a state or a command in the recording" if counts.lost else ""
-    print(f"{counts.identical} of {counts.commands} actions identical{lost}")
+    told = f"; {counts.told} from states that the controller told of alone" if counts.told else ""
+    print(f"{counts.identical} of {counts.commands} actions identical{lost}{told}")
     if counts.identical != counts.commands or not counts.commands:
         sys.exit(1)
 

@@ -18,7 +18,7 @@ import torch
 
 from controller.config import UsageError
 from controller.ros import bag, convert, told
-from controller.ros.acting import Acting, Window
+from controller.ros.acting import Window, windows
 from controller.ros.intake import Intake, Taken
 from controller.ros.loop import MISS, STEP, TOLERANCE, Row
 from controller.ros.robot_config import overtaken, tells_of_life
@@ -62,7 +62,7 @@ def collect(path: Path, of: Subject, out: Path, skip: bool) -> dict[str, Any]:
         for x in ("s", "a", "s_next")
     )
     episode = torch.cat([torch.full((len(part),), i) for i, part in enumerate(parts)])[None]
-    meta: dict[str, Any] = {"robot": of.name, "policy": "recording", "recording": str(path)}
+    meta: dict[str, Any] = of.meta | {"policy": "recording", "recording": str(path)}
     if recording.changes:  # of a real robot nobody knows
         meta["conditions"] = of.conditions(recording.changes, stamps)
     shard = data.append(out, s, a, s_next, episode, meta)
@@ -75,21 +75,23 @@ def collect(path: Path, of: Subject, out: Path, skip: bool) -> dict[str, Any]:
 def _read(path: Path, of: Subject, skip: bool) -> Recording:
     found = Recording(path, of)
     last: tuple[int, int] | None = None  # the last state: stamp, recorded [ns]
-    prefix = ""
+    spaces: dict[str, str] = {}  # by topic: a vehicle and its payload may be seen by two programs
     for m in bag.read(path):
         name = next((t for t in of.topics if m.topic.endswith(f"/{t}")), None)
-        if m.topic.endswith("/config"):
-            config = json.loads(m.content.data)
-            if (robot := config["config"]["robot"]) != of.name:
+        if m.topic.endswith("sealegs_controller/config"):
+            settings = json.loads(m.content.data)["config"]
+            if (robot := settings["robot"]) != of.name:
                 raise UsageError(
                     f"{path} is a recording of robot {robot!r}; valid: of {of.name!r}, the robot that `collect` was asked for"
                 )
-            found.lockstep, found.slop = config["config"]["lockstep"], round(1e6 * config["config"]["slop_ms"])
-        elif m.topic.endswith("/telemetry"):
+            if other := of.other(settings):
+                raise UsageError(f"{path} is a recording of {other}")
+            found.lockstep, found.slop = settings["lockstep"], round(1e6 * settings["slop_ms"])
+        elif m.topic.endswith("sealegs_controller/telemetry"):
             row = told.recorded(path, m.content).row
             if row.kind in (STEP, MISS):  # the others have the number of the command before them
                 found.rows[int(row.run), int(row.seq)] = row
-        elif m.topic.endswith("/condition"):
+        elif m.topic.endswith("sealegs_robot/condition"):
             try:
                 said = json.loads(m.content.data)
                 found.changes.append(
@@ -106,9 +108,9 @@ def _read(path: Path, of: Subject, skip: bool) -> Recording:
                 command = np.full(of.n_action, np.nan)  # nobody knows what acted
             found.commands.append((at, convert.label_of(m.content), command))
         elif name is not None:
-            if prefix not in ("", space := m.topic.removesuffix(name)):
-                raise UsageError(f"{path} holds two robots, {prefix!r} and {space!r}; valid: a recording of one")
-            prefix, last = space, (convert.stamp_of(m.content), m.time)
+            if (first := spaces.setdefault(name, space := m.topic.removesuffix(name))) != space:
+                raise UsageError(f"{path} holds two robots, {first!r} and {space!r}; valid: a recording of one")
+            last = (convert.stamp_of(m.content), m.time)
             found.messages.append((name, last[0], m.content))
     return found
 
@@ -135,7 +137,7 @@ def _states(r: Recording, skip: bool) -> list[tuple[int, np.ndarray]]:
     return found
 
 
-def _acting(r: Recording) -> tuple[Acting, list[int]]:
+def _acting(r: Recording) -> list[tuple[int, np.ndarray]]:
     """The commands and the times from which they act, ascending [ns]."""
     period = round(1e9 * r.of.dt)
     times: dict[int, np.ndarray] = {}
@@ -154,10 +156,7 @@ def _acting(r: Recording) -> tuple[Acting, list[int]]:
         else:
             newest, obeyed, acts = label, at, command
         times[at] = command  # what was sent again is the same
-    acting = Acting(period, len(times))
-    for seq, at in enumerate(sorted(times)):
-        acting.add(seq, at, times[at])
-    return acting, sorted(times)
+    return sorted(times.items(), key=lambda x: x[0])
 
 
 class Transition(NamedTuple):
@@ -168,13 +167,14 @@ class Transition(NamedTuple):
 
 
 def _episodes(r: Recording, measured: list[tuple[int, np.ndarray]], skip: bool) -> Iterator[list[Transition]]:
-    acting, times = _acting(r)
-    if not times:
+    sent = _acting(r)
+    if not sent:
         return
-    period, at = round(1e9 * r.of.dt), np.array(times)
+    period, at = round(1e9 * r.of.dt), np.array([time for time, _ in sent])
 
     def acted(start: int, end: int) -> list[Window]:
-        return list(acting.windows(start, end, len(times)))
+        first, last = np.searchsorted(at, start, "right") - 1, np.searchsorted(at, end, "left")
+        return list(windows(sent[max(first, 0) : last], start, end, period))
 
     states = r.of.complete(measured, acted)
     rows: list[Transition] = []
@@ -184,10 +184,9 @@ def _episodes(r: Recording, measured: list[tuple[int, np.ndarray]], skip: bool) 
         if ends and rows:
             yield rows
             rows = []
-        if t < times[0] or t > times[-1] + SILENCE * period:
+        if t < at[0] or t > at[-1] + SILENCE * period:
             continue  # not controlled yet, or no longer
         newest = at[np.searchsorted(at, t_next, "left") - 1]
-        windows = acted(t, t_next)
         if abs(t_next - t - period) > TOLERANCE * period:
             _refuse(r.path, f"between the states at {t / 1e9:.3f} s and {t_next / 1e9:.3f} s", f"a gap of {(t_next - t) / 1e6:.0f} ms, a period is "
                     f"{period / 1e6:.0f} ms", skip)  # fmt: skip
@@ -199,8 +198,9 @@ def _episodes(r: Recording, measured: list[tuple[int, np.ndarray]], skip: bool) 
                 skip,
             )
         else:
-            weight = sum(share for share, _ in windows)
-            mean = sum((share / weight * command for share, command in windows), np.zeros(r.of.n_action))
+            during = acted(t, t_next)
+            weight = sum(share for share, _ in during)
+            mean = sum((share / weight * command for share, command in during), np.zeros(r.of.n_action))
             if np.isfinite(mean).all() and np.isfinite(s).all() and np.isfinite(s_next).all():
                 rows.append(Transition(t, s, mean, s_next))
                 continue

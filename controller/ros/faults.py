@@ -235,7 +235,7 @@ def main() -> None:
             f"sealegs: unknown fault {unknown[0]!r}; valid for {c.robot}: {', '.join(FAULTS[c.robot])}", file=sys.stderr
         )
         sys.exit(2)
-    settings = {"robot": c.robot, "speed": c.speed, "seed": c.seed, "quick": c.quick}
+    settings = {"robot": c.robot, "speed": c.speed, "seed": c.seed} | ({"quick": c.quick} if c.robot == "ant" else {})
     try:
         rows = resume(c.out, "faults", settings)
     except UsageError as e:

@@ -25,6 +25,7 @@ class Counts:
     identical: int
     commands: int
     lost: int  # rows whose state or command is not in the recording
+    told: int  # rows whose state's messages are not in it, but what the controller says it read
 
 
 @dataclass
@@ -35,6 +36,7 @@ class Run:
     states: dict[int, np.ndarray]  # by stamp
     commands: dict[int, np.ndarray]  # by seq
     rows: list[Row]
+    told: set[int]  # stamps of the states that are there in the controller's words alone
 
 
 def runs(path: Path) -> Iterator[tuple[Loop, Run]]:
@@ -45,7 +47,7 @@ def runs(path: Path) -> Iterator[tuple[Loop, Run]]:
     for m in messages:
         if m.topic.endswith("/config"):
             config = json.loads(m.content.data)
-            found[config["run"]] = Run(config, {}, {}, [])
+            found[config["run"]] = Run(config, {}, {}, [], set())
     if not found:
         raise UsageError(
             f"{path} holds no settings of a controller (topic ~/config); valid: a recording made by `sealegs ros ROBOT --record DIR`"
@@ -66,7 +68,9 @@ def runs(path: Path) -> Iterator[tuple[Loop, Run]]:
             stated.setdefault(m.topic, []).append((m.topic, convert.stamp_of(m.content), m.content))
     for run, r in found.items():
         # In the place of what the controller says it read: so the messages are read again, too, where the recorder heard them.
-        r.states.update(_states(loops[run], r.config, [x for xs in stated.values() for x in xs]))
+        read, unread = _states(loops[run], r.config, [x for xs in stated.values() for x in xs])
+        r.states = {stamp: state for stamp, state in r.states.items() if stamp not in unread} | read
+        r.told = set(r.states) - set(read)
         r.rows.sort(key=lambda row: row.seq)  # stable: rows of one seq stay in their order
         yield loops[run], r
 
@@ -93,12 +97,16 @@ def _loop(path: Path, record: dict[str, Any]) -> Loop:
     return Loop(BRAINS[config.robot](config, weights), config.seed, record["run"])
 
 
-def _states(loop: Loop, record: dict[str, Any], messages: list[tuple[str, int, Any]]) -> dict[int, np.ndarray]:
-    """Every state that can be made of the recorded messages, by stamp. Which of them were acted on is the rows' to say."""
+def _states(
+    loop: Loop, record: dict[str, Any], messages: list[tuple[str, int, Any]]
+) -> tuple[dict[int, np.ndarray], set[int]]:
+    """Every state that can be made of the recorded messages, by stamp, and the stamps of those that cannot be read. Which of them were acted on
+    is the rows' to say."""
     prefix = record["namespace"].rstrip("/")
     names = {f"{prefix}/{topic}": topic for topic in loop.brain.inputs}
     slop = round(record["config"]["slop_ms"] * 1e6)
     found: dict[int, np.ndarray] = {}
+    unread: set[int] = set()
     intake = Intake(tuple(loop.brain.inputs), 0, slop, 0)
     for topic, stamp, message in sorted(messages, key=lambda m: m[1]):
         if topic not in names:
@@ -108,8 +116,8 @@ def _states(loop: Loop, record: dict[str, Any], messages: list[tuple[str, int, A
             try:
                 found[taken.stamp] = loop.brain.decode(taken.messages)
             except convert.BadMessage:
-                continue
-    return found
+                unread.add(taken.stamp)
+    return found, unread
 
 
 def _acts(row: Row, stamp: int) -> int | None:
@@ -137,7 +145,7 @@ def redo(loop: Loop, row: Row, memories: dict[int, Any], states: dict[int, np.nd
 def replay(path: Path) -> Counts:
     """Raises UsageError, CheckpointError."""
     torch.set_num_threads(1)
-    identical = commands = lost = 0
+    identical = commands = lost = from_told = 0
     for loop, run in runs(path):
         memories = {0: loop.memory}
         for row in run.rows:
@@ -148,6 +156,7 @@ def replay(path: Path) -> Counts:
                     loop.miss(STATE)
                     commands += 1
             else:
+                from_told += row.kind in (STEP, LATE) and row.stamp in run.told
                 action = redo(loop, row, memories, run.states)
             memories[loop.seq] = loop.memory
             memories.pop(loop.seq - 100, None)
@@ -156,4 +165,4 @@ def replay(path: Path) -> Counts:
                 commands += 1
                 lost += sent is None
                 identical += sent is not None and np.array_equal(sent, action)
-    return Counts(identical, commands, lost)
+    return Counts(identical, commands, lost, from_told)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from controller.ros import convert
 from controller.ros.acting import Window
 from controller.ros.brains import decode_ant, read_ant
-from controller.ros.quadrotor_brain import Seen, decode_quadrotor, flying, rotors
+from controller.ros.quadrotor_brain import GAP_S, Seen, decode_quadrotor, flying, rotors
 from controller.ros.topics import TOPICS
 from robots import quadrotor_condition
 from robots.ant import Ant
@@ -18,6 +19,8 @@ from robots.vehicle import Vehicle
 ROUNDING = 1e-6  # by which an action may be beyond [-1, 1], as the one that was sent in units at its bound is
 Measured = Sequence[tuple[int, np.ndarray]]  # stamp [ns], state as decoded, ascending
 Acted = Callable[[int, int], Sequence[Window]]  # what acted from one time to another [ns]
+LONGEST = 1.0  # [s] between two states, over which it is followed what acted
+SETTLED = 5.0  # time constants after which it does not show what thrust the rotors began with
 
 
 class Change(NamedTuple):
@@ -39,6 +42,15 @@ class Subject(Protocol):
     @property
     def dt(self) -> float: ...
 
+    @property
+    def meta(self) -> dict[str, str]:
+        """What a shard says of the robot."""
+        ...
+
+    def other(self, settings: dict[str, Any]) -> str:
+        """Of a recorded controller's settings: what of them tells of another robot, in words; empty: nothing."""
+        ...
+
     def decode(self, messages: dict[str, Any]) -> np.ndarray:
         """Raises convert.BadMessage."""
         ...
@@ -48,7 +60,7 @@ class Subject(Protocol):
         ...
 
     def complete(self, measured: Measured, acted: Acted) -> np.ndarray:
-        """-> (n, n_state)"""
+        """-> (n, n_state), NaN where something is not known."""
         ...
 
     def conditions(self, changes: Sequence[Change], stamps: Sequence[int]) -> list[str]:
@@ -68,6 +80,13 @@ class AntSubject:
     @property
     def dt(self) -> float:
         return Ant.dt
+
+    @property
+    def meta(self) -> dict[str, str]:
+        return {"robot": self.name}
+
+    def other(self, settings: dict[str, Any]) -> str:
+        return ""
 
     def decode(self, messages: dict[str, Any]) -> np.ndarray:
         return decode_ant(messages)
@@ -90,9 +109,10 @@ class AntSubject:
 
 @dataclass(frozen=True)
 class QuadrotorSubject:
-    """With the payload seen, as `learn` wants it: without one its position is (0, 0, 0) in the vehicle's frame."""
+    """With the payload seen, as `learn` wants it: without one its position is (0, 0, 0) in the vehicle's frame. named: as the user named it."""
 
     vehicle: Vehicle
+    named: str
     name: ClassVar[str] = "quadrotor"
     topics: ClassVar[tuple[str, ...]] = tuple(TOPICS["quadrotor"].state)
     n_action: ClassVar[int] = 4
@@ -101,6 +121,18 @@ class QuadrotorSubject:
     @property
     def dt(self) -> float:
         return self.vehicle.dt
+
+    @property
+    def meta(self) -> dict[str, str]:
+        return {"robot": self.name, "vehicle": self.vehicle.name}
+
+    def other(self, settings: dict[str, Any]) -> str:
+        was = str(settings.get("flight.vehicle", self.named))
+        return (
+            f"vehicle {was!r}; valid: of {self.named!r}, or --vehicle {was}"
+            if Path(was).name != Path(self.named).name
+            else ""
+        )
 
     def decode(self, messages: dict[str, Any]) -> np.ndarray:
         return decode_quadrotor(messages, payload_seen=True)
@@ -116,22 +148,26 @@ class QuadrotorSubject:
         return np.clip(action, -1, 1)
 
     def complete(self, measured: Measured, acted: Acted) -> np.ndarray:
-        """The rotors' thrust by now, from the commands, and the payload's velocity, from its last positions, as the controller finds them. The
-        first state is taken to hover."""
-        thrust = now = self.vehicle.hover_thrust_n
-        before, states = None, []
+        """The rotors' thrust by now, from the commands, and the payload's velocity, from its last positions, as the controller finds them: known
+        when the rotors have followed commands for SETTLED, and from a payload's third position on."""
+        lag = round(1e9 * SETTLED * self.vehicle.rotor_time_constant_s)
+        thrust, known, before, states = self.vehicle.hover_thrust_n, None, None, []
         seen: tuple[Seen, ...] = ()
         for stamp, state in measured:
-            if before is not None:
+            commands: list[Window] = []
+            if before is not None and stamp - before <= 1e9 * LONGEST:
                 commands = [(share, self.vehicle.command(action)) for share, action in acted(before, stamp)]
-                now = rotors(self.vehicle, thrust, commands)
+            now = rotors(self.vehicle, thrust, commands)
+            if not commands or not np.isfinite(now):  # nobody knows what acted: from here on it is to be found anew
+                now, known = thrust, stamp + lag
+            recent = sum(0 < stamp - at < 1e9 * GAP_S for at, _ in seen)
             s, seen = flying(state, stamp, now, seen, payload_seen=True)
+            if known is not None and stamp < known:
+                s[15] = np.nan
+            if state[15:].any() and recent < 2:
+                s[19:] = np.nan
             states.append(s)
-            before = stamp
-            if np.isfinite(
-                now
-            ):  # else a command could not be read: that state cannot be used, and those after it are as if none had come
-                thrust = now
+            before, thrust = stamp, now
         return np.array(states)
 
     def conditions(self, changes: Sequence[Change], stamps: Sequence[int]) -> list[str]:

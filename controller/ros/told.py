@@ -52,5 +52,5 @@ def recorded(path: Path, message: Any) -> Told:
     """Of the recording at `path`. Raises UsageError."""
     try:
         return read(message)
-    except BadMessage as e:
+    except (BadMessage, AttributeError) as e:
         raise UsageError(f"{path} holds {e}; valid: a recording of this version") from None

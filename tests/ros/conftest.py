@@ -56,7 +56,7 @@ def prefix(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def installed(prefix) -> dict[str, str]:
     """The environment that a workspace's setup file makes of it."""
-    modules = next(prefix.glob("lib/python3*/site-packages"))
+    modules = next(prefix.rglob("controller/__init__.py")).parents[1]
     return os.environ | {
         "AMENT_PREFIX_PATH": os.pathsep.join([str(prefix), os.environ.get("AMENT_PREFIX_PATH", sys.prefix)]),
         "PYTHONPATH": os.pathsep.join([str(modules), *filter(None, [os.environ.get("PYTHONPATH")])]),

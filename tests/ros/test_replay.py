@@ -57,7 +57,23 @@ def test_replay_of_a_changed_recording_says_so(recording, tmp_path, capsys):
 
 def test_a_state_that_only_the_controller_heard_is_replayed(recording, tmp_path, capsys):
     main(["replay", str(edited(recording, tmp_path / "missed", missed))])
-    assert f"{STEPS} of {STEPS} actions identical" in capsys.readouterr().out
+    assert (
+        f"{STEPS} of {STEPS} actions identical; 2 from states that the controller told of alone"
+        in capsys.readouterr().out
+    )
+
+
+def test_a_state_that_cannot_be_read_is_not_hidden(recording, tmp_path, capsys):
+    """A recording that was damaged, or messages that are read otherwise now."""
+
+    def broken(m: bag.Message):
+        if m.topic == "/joint_states" and convert.stamp_of(m.content) == stamped(50):
+            return replace(m.content, position=np.full(8, np.nan))
+        return m.content
+
+    with pytest.raises(SystemExit) as stopped:
+        main(["replay", str(edited(recording, tmp_path / "broken", broken))])
+    assert stopped.value.code == 1 and "1 of them lack a state" in capsys.readouterr().out
 
 
 def test_without_it_replay_says_what_it_lacks(recording, tmp_path, capsys):

@@ -156,5 +156,11 @@ def test_a_training_of_the_filter_that_is_cut_off_goes_on_to_the_same_settings(c
     whole, ours = (load_file(folder / "model.safetensors") for folder in (tmp_path / "whole", cut))
     assert whole.keys() == ours.keys() and all(torch.equal(x, ours[name]) for name, x in whole.items())
     assert list((cut / "tensorboard").glob("events*"))
+    checkpoint.save(tmp_path / "init.safetensors", "ant", MODEL, make_theta()._replace(value={}), {"another": 1})
+    with pytest.raises(ResumeError, match="init_sha256"):
+        fit(cut, resume=True)
+    (cut / "config.json").unlink()
+    with pytest.raises(ResumeError, match=r"config\.init_sha256"):
+        fit(cut, resume=True)
     with pytest.raises(ResumeError, match="seed 0, not 1"):
         fit_adapter(Ant(threads=1), replace(config, out=cut, resume=True, seed=1), lambda *_: None)
