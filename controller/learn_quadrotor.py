@@ -82,9 +82,9 @@ def learn(config: LearnConfig, out: Path, say: Say) -> list[Path]:
     _same_data(out, folder)
     model = Residual(robot.vehicle, MLP(ROWS, config.width, config.depth), N_Z)
     rows, loads, of = recorded(model, folder, robot.name)
-    say(f"{rows.n} of {of} transitions teach something")
     paths = [out / f"{robot.name}{suffix}.safetensors" for suffix in ("", "-last-layer", "-grbal")]
     if not paths[0].exists():
+        say(f"{rows.n} of {of} transitions teach something")
         say(f"trained  {json.dumps(_fit(model, rows, loads, config, paths[0], say))}")
     theta = checkpoint.load(paths[0], robot.name, ROWS).theta
     for adapter, path in zip((LastLayer(model.mlp), GrBAL(model.mlp)), paths[1:], strict=True):

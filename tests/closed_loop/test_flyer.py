@@ -330,7 +330,10 @@ def test_learning_makes_weights_that_fly_and_goes_on_where_it_was(tmp_path):
     )  # fmt: skip
     lines: list[str] = []
     paths = learn(config, tmp_path, lines.append)
-    assert len(lines) == 4 and all(path.exists() for path in paths)
+    gathered, used, *trained = lines
+    assert gathered.startswith("flights 1/1") and "transitions teach something" in used
+    assert len(trained) == 3 and all(line.startswith("trained") for line in trained)
+    assert all(path.exists() for path in paths)
     first = [path.read_bytes() for path in paths]
     again: list[str] = []
     paths[1].unlink()
