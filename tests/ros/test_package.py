@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from importlib.metadata import distributions
 from xml.etree import ElementTree
 
 import pytest
@@ -9,6 +10,18 @@ import pytest
 pytest.importorskip("rclpy", reason="ROS 2 is not installed here; valid: pip install 'sealegs[ros]'")
 
 EXECUTABLES = ("controller_node", "robot_node", "record_node")
+
+
+def installations() -> list[str]:
+    """Of sealegs, in this environment."""
+    return [str(x.locate_file("")) for x in distributions() if x.metadata["Name"] == "sealegs"]
+
+
+BEFORE = installations()
+
+
+def test_what_is_tested_stays_installed(prefix):
+    assert installations() == BEFORE
 
 
 def test_what_launch_looks_for_is_installed(prefix):
