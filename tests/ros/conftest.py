@@ -37,7 +37,7 @@ def prefix(tmp_path_factory) -> Path:
     shutil.copytree(
         Path(__file__).parents[2], source, ignore=skip
     )  # a build folder of before would be installed with the rest
-    pip = [sys.executable, *"-m pip install --quiet --no-deps --no-build-isolation --no-index".split()]
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     # Without --ignore-installed the one that is being tested would be taken away.
     subprocess.run([*pip, "--ignore-installed", "--prefix", str(prefix), str(source)], check=True)
     (prefix / "lib/sealegs").symlink_to(prefix / "bin")  # where setup.cfg has colcon put them
