@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed here; valid: pip install 'sealegs[ros]'")
 
-from lockstep import CONDITION, CONFIG, SEED, STEPS
+from lockstep import CONDITION, CONFIG, SEED, STEPS, TYPES, edited
 
 from controller.cli import main
 from controller.config import make_controller, weights_of
@@ -21,11 +21,6 @@ from dynamics import data
 from robots.ant import Ant
 from robots.condition import parse
 
-TYPES = {
-    "joint_states": "sensor_msgs/msg/JointState", "odom": "nav_msgs/msg/Odometry", "config": "std_msgs/msg/String",
-    "condition": "std_msgs/msg/String", "commands": "std_msgs/msg/Float64MultiArray", "telemetry": "std_msgs/msg/Float64MultiArray",
-}  # fmt: skip
-
 
 def rows(folder: Path) -> data.Rows:
     return data.load(folder, Ant.name, Ant.space.n_state, Ant.space.n_action)
@@ -33,18 +28,7 @@ def rows(folder: Path) -> data.Rows:
 
 def changed(recording: Path, path: Path, change: Callable[[str, Any], Any]) -> Path:
     """A copy; change(topic's last part, message) -> the message to write, None for none."""
-    copy, seen = bag.Bag(path), set()
-    for m in bag.read(recording):
-        name = m.topic.rsplit("/", 1)[1]
-        if name not in TYPES:
-            continue
-        if m.topic not in seen:
-            seen.add(m.topic)
-            copy.add(m.topic, TYPES[name])
-        if (message := change(name, m.content)) is not None:
-            copy.write(m.topic, m.time, message)
-    copy.close()
-    return path
+    return edited(recording, path, lambda m: change(m.topic.rsplit("/", 1)[1], m.content))
 
 
 def at(message: Any, step: int) -> bool:

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+import refusals
 
 from controller import cli
 from controller.config import UsageError
@@ -125,12 +126,8 @@ def test_pilots_that_need_to_see_the_payload_say_so(name):
 
 
 def refused(capsys, *argv: object) -> str:
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as exit_:
-        cli.main([str(a) for a in argv])
-    error = capsys.readouterr().err
-    assert exit_.value.code == 2
-    assert error.startswith("sealegs: ") and error.endswith("\n") and error.count("\n") == 1, error
+    """With what would be valid."""
+    error = refusals.refused(capsys, *argv)
     assert "; valid: " in error
     return error
 
