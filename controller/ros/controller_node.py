@@ -13,33 +13,26 @@ command that is due.
 """
 
 import gc
-import json
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from std_msgs.msg import Float64MultiArray, MultiArrayDimension, String
 from std_srvs.srv import Trigger
-from visualization_msgs.msg import MarkerArray
 
 from controller.config import UsageError
-from controller.ros import convert, lines, told
+from controller.ros import convert
 from controller.ros.acting import MOST, Timing
 from controller.ros.brains import BRAINS, adapter_of, checkpoint_of
 from controller.ros.controller_config import ControlConfig, check, check_live
-from controller.ros.diagnosis import Second, inactive, judge, status
 from controller.ros.intake import Ignored, Intake
-from controller.ros.loop import BAD_STATE, OPERATOR, PLANNING, STATE, Loop, Row
+from controller.ros.loop import BAD_STATE, OPERATOR, PLANNING, STATE, Loop
 from controller.ros.node import (
-    LATCHED,
     NEWEST,
-    OFFERED,
     STEADY,
     Parameters,
     Watchdog,
@@ -47,11 +40,11 @@ from controller.ros.node import (
     now_ns,
     refuse_transitions,
     run_node,
-    steady_ns,
 )
 from controller.ros.outbox import Outbox
 from controller.ros.params import flatten
 from controller.ros.punctual import Cores, give_priority, lock_memory
+from controller.ros.reporter import Reporter
 
 UNPREDICTED = 1.5  # periods; a state that is not predicted over the time until its command acts is too late then
 TIMED = 20  # plans whose median tells how long the next one will take
@@ -64,17 +57,11 @@ class ControllerNode(LifecycleNode):
         self._loop: Loop | None = None
         self._active = self._held = False
         self._activations = 0
+        self._period = 0  # [ns], of the robot that it is configured for
         self.settings = Parameters(self, ControlConfig(), self._change)
-        self._counts: Counter[str] = Counter()
-        self._rows: list[Row] = []
+        self._reporter = Reporter(self)
         self._predicted = True  # the last state, over the time until its command acts
         self._took: deque[int] = deque(maxlen=TIMED)  # [ns] of the last plans
-        self._why = ""  # the last reason for which a state was not used
-        self._telemetry = self.create_publisher(Float64MultiArray, "~/telemetry", OFFERED)
-        self._config = self.create_publisher(String, "~/config", LATCHED)
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._markers = self.create_publisher(MarkerArray, "markers", 10)
-        self._drawn = 0  # [ns]
         for name in ("reset_adaptation", "hold", "resume"):
             self.create_service(Trigger, f"~/{name}", getattr(self, f"_{name}"))
         refuse_transitions(self)
@@ -85,7 +72,7 @@ class ControllerNode(LifecycleNode):
         if self.settings.config.autostart:
             self.trigger_configure()
             if self._loop is None:
-                raise UsageError(self._why)
+                raise UsageError(self._reporter.why)
             self.trigger_activate()
             self.get_logger().info("active")
 
@@ -98,7 +85,7 @@ class ControllerNode(LifecycleNode):
             self._build(config)
         except ValueError as e:
             self.get_logger().error(str(e))
-            self._why = str(e)
+            self._reporter.why = str(e)
             return TransitionCallbackReturn.FAILURE
         assert self._loop is not None
         brain = self._loop.brain
@@ -185,7 +172,7 @@ class ControllerNode(LifecycleNode):
             "config": flatten(config), "namespace": self.get_namespace(),
             "sim_time": self.get_parameter("use_sim_time").value,
         }  # fmt: skip
-        self._config.publish(String(data=json.dumps(record)))
+        self._reporter.settings(record)
 
     def _change(self, config: ControlConfig, names: set[str]) -> None:
         check(config)
@@ -209,24 +196,24 @@ class ControllerNode(LifecycleNode):
         if taken is None:
             return
         if isinstance(taken, Ignored):
-            self._counts[taken.reason] += 1
+            self._reporter.count[taken.reason] += 1
             if taken.reason == "repeated" and self.settings.config.lockstep:
                 self._again(taken.stamp)
             return
-        self._counts["jumped"] += taken.jumped
+        self._reporter.count["jumped"] += taken.jumped
         try:
             state = self._loop.brain.decode(taken.messages)
         except convert.BadMessage as e:
-            self._counts["unusable"] += 1
-            self._why = str(e)
+            self._reporter.count["unusable"] += 1
+            self._reporter.why = str(e)
             if self.settings.config.lockstep:
                 self._miss(BAD_STATE, taken.stamp)
             return
-        self._counts["used"] += 1
+        self._reporter.count["used"] += 1
         if self._held:
             self._unplanned(taken.stamp)
         elif self._worker is not None:
-            self._counts["skipped"] += self._worker.give((self._activations, (state, taken.stamp, received)))
+            self._reporter.count["skipped"] += self._worker.give((self._activations, (state, taken.stamp, received)))
 
     def _practise(self) -> None:
         """In the worker's thread, before it works: the steps of a start, which are slow the first time, and then are not in the first commands."""
@@ -268,9 +255,9 @@ class ControllerNode(LifecycleNode):
             if action is not None:
                 self._send(action)
             if row is not None:
-                self._tell(row, begun.state)
+                self._reporter.row(row, begun.state)
         self._prepare(loop)  # when the command is out
-        self._draw(loop)
+        self._reporter.plan(loop, self.settings.config.marker_hz)
         cores.missing_ms()  # from here on it counts for the next state
 
     def _unplanned(self, stamp: int) -> None:
@@ -280,7 +267,7 @@ class ControllerNode(LifecycleNode):
 
     def _failed(self, e: Exception) -> None:
         """Whatever the maths did, the watchdog goes on and the next state is tried."""
-        self._counts["failed"] += 1
+        self._reporter.count["failed"] += 1
         self.get_logger().error(f"planning failed: {e!r}")
 
     def _prepare(self, loop: Loop) -> None:
@@ -297,14 +284,6 @@ class ControllerNode(LifecycleNode):
         with self._lock:
             loop.foresee(ready, foreseen)
 
-    def _draw(self, loop: Loop) -> None:
-        """In the worker's thread."""
-        hz, now = self.settings.config.marker_hz, time.monotonic_ns()
-        if not hz or now - self._drawn < 1e9 / hz or not self._markers.get_subscription_count():
-            return
-        self._drawn = now
-        self._markers.publish(lines.markers(loop.brain.lines(loop.memory), self.get_clock().now().to_msg()))
-
     def _lead(self, since: int) -> int | None:
         """since: the stamp of the state to plan from [ns] -> until its command is expected to act; None: not to be taken into account."""
         config = self.settings.config
@@ -313,7 +292,7 @@ class ControllerNode(LifecycleNode):
             return None
         lead = since + round(float(np.median(self._took)) if self._took else 0) + round(1e6 * config.command_delay_ms)
         if not 0 <= lead < MOST * 1e9:
-            self._counts["clocks_disagree"] += 1
+            self._reporter.count["clocks_disagree"] += 1
             return None
         self._predicted = True
         return lead
@@ -339,7 +318,7 @@ class ControllerNode(LifecycleNode):
             if self._loop is not None:
                 action, row = self._loop.miss(cause, stamp, now_ns(self))
                 self._send(action, planned=False)
-                self._tell(row)
+                self._reporter.row(row)
 
     def _again(self, stamp: int) -> None:
         """In lockstep: the state came again, so its command got lost."""
@@ -350,13 +329,6 @@ class ControllerNode(LifecycleNode):
     def _send(self, action: np.ndarray, planned: bool = True) -> None:
         assert self._loop is not None
         self._outbox.send(self._loop.brain, action, self._loop.label, planned)
-
-    def _tell(self, row: Row, state: np.ndarray | None = None) -> None:
-        row = row._replace(sent_s=steady_ns(self) / 1e9)
-        message = Float64MultiArray()
-        told.fill(message, row, state, MultiArrayDimension)
-        self._telemetry.publish(message)
-        self._rows.append(row)
 
     # --- services
 
@@ -382,25 +354,17 @@ class ControllerNode(LifecycleNode):
             if self._loop is None:
                 response.success, response.message = False, "not configured"
             else:
-                self._tell(self._loop.reset())
+                self._reporter.row(self._loop.reset())
                 response.success, response.message = True, "nothing is adapted any more"
         return response
 
     # --- diagnostics
 
     def _report(self) -> None:
+        config = self.settings.config
         with self._lock:
-            rows, self._rows = self._rows, []
-            counts, self._counts = self._counts, Counter()
-            why, self._why = self._why, ""
-        name, config = self.get_fully_qualified_name(), self.settings.config
-        if self._active:
-            said = judge(Second(rows, counts, why, config.controller.deadline_ms or self._period / 1e6, self._held))
-        else:
-            said = inactive(self._loop is not None)
-        message = DiagnosticArray(status=[status(f"{name}: {what}", *parts) for what, parts in said.items()])
-        message.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(message)
+            second = self._reporter.second(self._held, config.controller.deadline_ms or self._period / 1e6)
+        self._reporter.diagnose(second if self._active else None, self._loop is not None)
 
 
 def run(argv: list[str]) -> int:
