@@ -1,6 +1,7 @@
 """The launch files, run by ROS's own launch where it is installed. The same nodes without it: the other tests of this folder."""
 
 import importlib.util
+import json
 import os
 import signal
 import subprocess
@@ -8,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from controller.ros import bag
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed here; valid: pip install 'sealegs[ros]'")
 WHY = "ROS's launch and launch_ros are not installed here; valid: source an installed ROS 2"
@@ -24,16 +27,22 @@ NODES = {"ant": 3, "quadrotor": 3, "hil": 2}  # with the recorder
 def test_a_launch_file_describes_its_nodes(name):
     from launch_ros.actions import Node
 
+    from launch import LaunchContext
+
     spec = importlib.util.spec_from_file_location(f"{name}_launch", FOLDER / f"{name}.launch.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     description = module.generate_launch_description()
     assert isinstance(description, LaunchDescription)
-    nodes = [e for e in description.entities if isinstance(e, Node)]
-    assert len(nodes) == NODES[name] and module.PARAMS.is_file()
-    declared = {a.name for a in description.get_launch_arguments()}
+    arguments = description.get_launch_arguments()
+    declared = {a.name for a in arguments}
     assert declared == set(module.ARGUMENTS) and {"namespace", "weights", "record", "params"} <= declared
+    context = LaunchContext()
+    for argument in arguments:
+        argument.visit(context)
+    context.launch_configurations["record"] = "bag"
+    assert sum(isinstance(action, Node) for action in module.nodes(context)) == NODES[name]
 
 
 # As `ros2 launch` does; that command is another package.
@@ -82,6 +91,33 @@ def test_a_launch_file_runs_its_robot(name, prefix, installed, domain, tmp_path)
     assert process.returncode == 0, said
     assert "name: /left/odom" in (tmp_path / "bag/metadata.yaml").read_text()
     assert replayed(prefix, tmp_path / "bag", env) == 30
+
+
+def test_a_file_of_parameters_holds_where_no_argument_is_given(prefix, installed, domain, tmp_path):
+    """What the file says of both nodes is neither the launch file's to change nor lost beside an argument, and that is the stronger one."""
+    env = installed | {"ROS_DOMAIN_ID": str(domain)}
+    file, recording = tmp_path / "mine.yaml", tmp_path / "bag"
+    file.write_text(
+        "/**:\n  ros__parameters:\n    seed: 5\n    steps: 9\n    flight:\n      trajectory: circle\n      speed: '1.5'\n      target: payload\n"
+    )
+    process = start(prefix, "quadrotor", env, "mode:=lockstep", "steps:=12", f"params:={file}", f"record:={recording}")
+    said, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    config = next(json.loads(m.content.data)["config"] for m in bag.read(recording) if m.topic.endswith("/config"))
+    found = [config[f"flight.{name}"] for name in ("trajectory", "speed", "target")]
+    assert (config["robot"], config["seed"], found) == ("quadrotor", 5, ["circle", "1.5", "payload"])
+    assert replayed(prefix, recording, env) == 12
+
+
+@pytest.mark.parametrize(
+    "argument, valid", [("steps:=many", "a whole number"), ("params:=gone.yaml", "parameter file")]
+)
+def test_nonsense_is_refused_before_anything_starts(prefix, installed, argument, valid):
+    process = start(prefix, "ant", installed, argument)
+    said, _ = process.communicate(timeout=60)
+    assert (
+        process.returncode != 0 and argument.split(":=")[1] in said and valid in said and "process started" not in said
+    )
 
 
 def test_hil_starts_the_controller_alone(prefix, installed, domain, tmp_path):

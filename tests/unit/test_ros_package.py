@@ -4,6 +4,13 @@ import ast
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pytest
+
+from controller.ros.controller_config import ControlConfig
+from controller.ros.launched import given, in_mode, parameter_files
+from controller.ros.params import flatten
+from controller.ros.robot_config import RobotConfig
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -38,3 +45,81 @@ def test_what_launch_files_start_is_installed():
                    if k.arg == "executable" and isinstance(k.value, ast.Constant)}  # fmt: skip
         assert started and all(f'"{name} = controller.ros.__main__:' in setup for name in started)
     assert not (ROOT / "launch/__init__.py").exists()  # ROS's own `launch` must stay importable
+
+
+def arguments(file: Path) -> dict[str, dict[str, tuple[str, str]]]:
+    """The launch file's tables: parameter -> its argument and type, by the table's name."""
+    found: dict[str, dict[str, tuple[str, str]]] = {}
+    for node in ast.parse(file.read_text()).body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            pairs = [
+                (k, v)
+                for d in ast.walk(node.value)
+                if isinstance(d, ast.Dict)
+                for k, v in zip(d.keys, d.values, strict=True)
+            ]
+            found[node.targets[0].id] = {
+                k.value: (v.elts[0].value, v.elts[1].id) for k, v in pairs
+                if isinstance(k, ast.Constant) and isinstance(v, ast.Tuple) and isinstance(v.elts[1], ast.Name)
+            }  # fmt: skip
+    return found
+
+
+@pytest.mark.parametrize("name", ["ant", "quadrotor", "hil"])
+def test_arguments_of_a_launch_file_are_parameters_of_its_nodes(name):
+    """By name and type; the defaults are the nodes' alone."""
+    file = ROOT / f"launch/{name}.launch.py"
+    tables, nodes = arguments(file), {"CONTROLLER": ControlConfig(), "ROBOT": RobotConfig()}
+    assert len(tables["CONTROLLER"]) >= 2
+    for table, config in nodes.items():
+        defaults = flatten(config)
+        for parameter, (_, kind) in tables.get(table, {}).items():
+            assert type(defaults[parameter]).__name__ == kind
+    for parameter in tables.get("FLIGHT", {}):
+        assert parameter in flatten(ControlConfig()) and parameter in flatten(RobotConfig())
+    declared = [
+        c for c in ast.walk(ast.parse(file.read_text())) if isinstance(c, ast.keyword) and c.arg == "default_value"
+    ]
+    assert declared and all(isinstance(k.value, ast.Constant) and k.value.value == "" for k in declared)
+
+
+KINDS = {
+    "seed": ("seed", int),
+    "flight.speed": ("trajectory_speed", str),
+    "speed": ("speed", float),
+    "seen": ("payload_seen", bool),
+}
+
+
+def test_only_what_was_written_is_given():
+    texts = dict.fromkeys(("seed", "trajectory_speed", "speed", "payload_seen"), "")
+    assert given(texts, KINDS) == {}
+    texts |= {"seed": "0", "trajectory_speed": "1.5", "payload_seen": "False"}
+    assert given(texts, KINDS) == {"seed": 0, "flight.speed": "1.5", "seen": False}
+    assert given(texts | {"speed": "2"}, KINDS)["speed"] == 2.0
+    assert in_mode("") == {} and in_mode("real") == {"use_sim_time": False, "lockstep": False}
+    assert in_mode("fast")["use_sim_time"] and in_mode("lockstep")["lockstep"]
+
+
+@pytest.mark.parametrize(
+    "argument, text, valid",
+    [("seed", "3.5", "whole"), ("speed", "fast", "number"), ("payload_seen", "1", "true or false")],
+)
+def test_what_cannot_be_read_is_named(argument, text, valid):
+    texts = dict.fromkeys(("seed", "trajectory_speed", "speed", "payload_seen"), "") | {argument: text}
+    with pytest.raises(ValueError, match=f"{argument} is '{text}'.*{valid}"):
+        given(texts, KINDS)
+
+
+def test_a_file_of_the_users_comes_after_the_shipped_one(tmp_path):
+    launch, mine = ROOT / "launch/ant.launch.py", tmp_path / "mine.yaml"
+    (shipped,) = parameter_files(launch, "ant.yaml", "")
+    assert Path(shipped) == ROOT / "launch/params/ant.yaml"
+    mine.write_text("")
+    assert parameter_files(launch, "ant.yaml", str(mine)) == [shipped, str(mine)]
+    with pytest.raises(ValueError, match=r"gone.yaml.*valid"):
+        parameter_files(launch, "ant.yaml", "gone.yaml")
+    for folder in ("launch", "params"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "params/ant.yaml").write_text("")
+    assert parameter_files(tmp_path / "launch/ant.launch.py", "ant.yaml", "") == [str(tmp_path / "params/ant.yaml")]

@@ -1,0 +1,36 @@
+"""What the launch files share: which parameter files there are, and which parameters their arguments give. Neither ROS nor anything else is
+imported, since it runs in launch's process."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+Given = dict[str, str | int | float | bool]
+SAID = {"true": True, "false": False}
+VALID = {int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def parameter_files(launch_file: Path, name: str, own: str) -> list[str]:
+    """The one that comes with the launch file, then the user's, which wins; own "": none. Raises ValueError where that is no file."""
+    beside = launch_file.resolve().parent / "params" / name  # in the source tree; installed one level up
+    shipped = beside if beside.exists() else launch_file.parent.parent / "params" / name
+    if own and not Path(own).is_file():
+        raise ValueError(f"params is {own!r}, which is no file; valid: the path of a parameter file")
+    return [str(shipped), *([own] if own else [])]
+
+
+def given(texts: Mapping[str, str], kinds: Mapping[str, tuple[str, type]]) -> Given:
+    """texts: argument -> what was written. kinds: parameter -> its argument and type. -> parameters by name, without those whose argument was left
+    empty: they stay as the parameter files have them, and else as the node does. Raises ValueError naming the argument."""
+    return {name: _read(argument, texts[argument], kind) for name, (argument, kind) in kinds.items() if texts[argument]}
+
+
+def _read(argument: str, text: str, kind: type) -> str | int | float | bool:
+    try:
+        return SAID[text.strip().lower()] if kind is bool else kind(text)
+    except (KeyError, ValueError):
+        raise ValueError(f"{argument} is {text!r}; valid: {VALID[kind]}") from None
+
+
+def in_mode(mode: str) -> Given:
+    """What the controller is to know of the robot's mode. mode "": whatever the parameter files say of both."""
+    return {"use_sim_time": mode == "fast", "lockstep": mode == "lockstep"} if mode else {}
