@@ -19,7 +19,7 @@ LYING = 15  # steps a fallen robot is left to get up by itself: enough to learn 
 RETRY = (
     6,
     17,
-)  # steps before its fall to which a robot goes back: from ten on the true dynamics hardly ever need to fall (NOTES.md)
+)  # steps before its fall to which a robot goes back: from ten on the true dynamics hardly ever need to fall (docs/trials/ant.md)
 
 Report = Callable[[int, int], None]  # steps done, steps in all
 

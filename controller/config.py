@@ -215,7 +215,7 @@ def running_cost(robot: Ant, theta: Theta, fall_price: float) -> Cost:
 
     def cost(s: Tensor, a: Tensor, s_next: Tensor) -> Tensor:
         # The chance was learned from robots on their feet. What it says of one that lies is arbitrary, and times the price it holds a robot down
-        # in whatever posture it happens to like (NOTES.md).
+        # in whatever posture it happens to like (docs/trials/ant.md).
         return robot.cost(s, a, s_next) + fall_price * torch.where(robot.tipped(s_next), 1.0, chance(s_next))
 
     return cost

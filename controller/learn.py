@@ -66,7 +66,7 @@ class LearnConfig:
     """from round `risk_from` on only every other robot is disturbed: the others show how it falls of its own accord"""
     value_from: int = 10
     """round from which a value is learned, plans are short, and robots begin disturbed; a value of earlier recordings, mostly of falls, held
-    learning up (NOTES.md)"""
+    learning up (docs/trials/ant.md)"""
     early: PlannerConfig = field(default_factory=lambda: replace(GATHERING, horizon=16, iterations=3))
     """plans of the rounds before"""
     risk_from: int = 20
@@ -221,7 +221,7 @@ def _fit(robot: Ant, model: MLP, folder: Path, out: Path, config: LearnConfig, r
     def foresee() -> tuple[Params, Params]:
         behind, chance = {}, {}
         everything, last = torch.ones(rows.n, dtype=torch.bool), r == config.rounds
-        # They see no damage: the cost-to-go of robots that limp, or lie on short legs, is not that of one which runs (NOTES.md).
+        # They see no damage: the cost-to-go of robots that limp, or lie on short legs, is not that of one which runs (docs/trials/ant.md).
         whole, members = last and config.whole, config.members if last else 1
         if r >= config.value_from:
             seen = data.among(rows, rows.healthy if whole else everything)

@@ -4,7 +4,7 @@
 
 A classifier of recorded states (a safety critic: Srinivasan et al. 2020, Learning to be Safe; Thananjeyan et al. 2021, Recovery RL). A fall is
 decided by an impact that the model does not foresee ten steps ahead, but recordings know the states that come before one, and a classifier
-learns from few of them what a mean of costs-to-go blurs (NOTES.md). The planner pays for the chance at every step of a plan: at the first
+learns from few of them what a mean of costs-to-go blurs (docs/trials/ant.md). The planner pays for the chance at every step of a plan: at the first
 ones the model is still right.
 """
 

@@ -46,7 +46,7 @@ def tune_filter(
     A sequence is 2 `length` transitions: half of them of one robot, half of them change to another robot in the middle, which no single
     recording holds. Scored are the second halves, a change as rarely as it comes in an episode; of each kind of body that recordings tell of
     the logarithm of the mean squared error, so that what is rare in training, or hard to predict, counts no less and no more. A criterion that
-    is differentiable, with each window linearised at the gains that explain it best, chose settings that lost a short leg (NOTES.md).
+    is differentiable, with each window linearised at the gains that explain it best, chose settings that lost a short leg (docs/trials/ant.md).
 
     The score hardly tells how stiff the prior on the gains should be, and a healthy robot walks better the stiffer it is: of precisions, the largest
     that is not worse than a smaller one by more than a standard error (Breiman et al. 1984, Classification and Regression Trees, sec. 3.4.3).

@@ -2,7 +2,7 @@
 over iterations and, shifted, over steps.
 
 The original carries out the best candidate. Through a learned model the best of many is the one whose luck is largest: here the mean of the elites
-is carried out by default, which falls less (NOTES.md)."""
+is carried out by default, which falls less (docs/trials/ant.md)."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -166,7 +166,7 @@ class Ant:
         """What the planner minimises, per step: minus forward velocity, plus a push to stay upright and near the ground.
 
         (*b, 31), (*b, 8), (*b, 31) -> (*b). In the air the ant cannot choose how it lands: a plan that leaps is fast in the model and
-        a fall on the robot. Stronger penalties fell less in one trial, at the same speed (NOTES.md).
+        a fall on the robot. Stronger penalties fell less in one trial, at the same speed (docs/trials/ant.md).
         """
         speed = (s_next[..., 0] - s[..., 0]) / Ant.dt
         return 20.0 * torch.relu(0.9 - s_next[..., 8]) + 8.0 * torch.relu(s_next[..., 2] - 0.75) - speed

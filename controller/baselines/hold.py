@@ -4,7 +4,7 @@
 
 from position p and velocity v when the last command had run out, tracked by the geometric controller. Thrust and rates without attitude, as before,
 keep a tilt: half a second of that from 0.5 m/s and 0.5 rad/s off (standard deviations, per axis), and 6 of 32 crash; held, none
-(before plans had a price on tilt; a planner takes over afterwards; NOTES.md).
+(before plans had a price on tilt; a planner takes over afterwards; docs/trials/ros.md).
 """
 
 from dataclasses import dataclass
