@@ -30,7 +30,7 @@ from controller.ros.acting import MOST, Timing
 from controller.ros.brains import BRAINS, adapter_of, checkpoint_of
 from controller.ros.controller_config import ControlConfig, check, check_live
 from controller.ros.intake import Ignored, Intake
-from controller.ros.loop import BAD_STATE, OPERATOR, PLANNING, STATE, Loop
+from controller.ros.loop import BAD_STATE, GIVEN_UP, OPERATOR, PLANNING, STATE, Loop
 from controller.ros.node import (
     NEWEST,
     STEADY,
@@ -242,13 +242,18 @@ class ControllerNode(LifecycleNode):
             self._planning = True
         try:
             planned = loop.plan(begun)
+        except Exception:
+            with self._lock:
+                if self._active:
+                    self._unplanned(job[1], GIVEN_UP)
+            raise
         finally:
             self._planning = False
         with self._lock:
-            if not self._active or loop is not self._loop:
+            if not self._active:
                 return
-            if self._held:
-                return self._unplanned(job[1])
+            if self._held or loop is not self._loop:
+                return self._unplanned(job[1], OPERATOR if self._held else GIVEN_UP)
             done = now_ns(self)
             self._took.append(done - started)
             action, row = loop.finish(begun, planned, done, *cores.missing_ms())
@@ -256,14 +261,16 @@ class ControllerNode(LifecycleNode):
                 self._send(action)
             if row is not None:
                 self._reporter.row(row, begun.state)
+            else:  # what was adapted was reset meanwhile
+                self._unplanned(job[1], GIVEN_UP)
         self._prepare(loop)  # when the command is out
         self._reporter.plan(loop, self.settings.config.marker_hz)
         cores.missing_ms()  # from here on it counts for the next state
 
-    def _unplanned(self, stamp: int) -> None:
-        """Of a state while the operator holds: the watchdog goes on; in lockstep there is none, and the robot waits for its answer."""
+    def _unplanned(self, stamp: int, cause: int = OPERATOR) -> None:
+        """Of a state that no plan answers: the watchdog goes on; in lockstep there is none, and the robot waits for its answer."""
         if self.settings.config.lockstep:
-            self._miss(OPERATOR, stamp)
+            self._miss(cause, stamp)
 
     def _failed(self, e: Exception) -> None:
         """Whatever the maths did, the watchdog goes on and the next state is tried."""
@@ -361,9 +368,9 @@ class ControllerNode(LifecycleNode):
     # --- diagnostics
 
     def _report(self) -> None:
-        config = self.settings.config
+        limit_ms = self.settings.config.controller.deadline_ms or self._period / 1e6
         with self._lock:
-            second = self._reporter.second(self._held, config.controller.deadline_ms or self._period / 1e6)
+            second = self._reporter.second(self._held, limit_ms, self._intake.waits_for() if self._active else "")
         self._reporter.diagnose(second if self._active else None, self._loop is not None)
 
 

@@ -63,7 +63,9 @@ def joints(message: Any, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
             "wanted: as many of each"
         )
     where = [got.index(name) for name in names]
-    return finite("joint positions", message.position)[where], finite("joint velocities", message.velocity)[where]
+    # A joint beside these may well have no velocity: ros2_control's broadcaster says NaN there.
+    q, qd = (np.asarray(x, np.float64)[where] for x in (message.position, message.velocity))
+    return finite("joint positions", q), finite("joint velocities", qd)
 
 
 def fill_joints(message: Any, names: Sequence[str], q: np.ndarray, qd: np.ndarray) -> None:

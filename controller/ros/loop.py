@@ -21,8 +21,14 @@ from controller.ros.acting import MOST, Acting, Timing
 from controller.ros.convert import Label
 
 STEP, MISS, LATE, RESET = range(4)  # kinds of rows
-STATE, PLANNING, BAD_STATE, OPERATOR = range(4)  # why a command is not a fresh plan's
-CAUSES = ("no state in time", "planning slower than the period", "unusable state", "held by the operator")
+STATE, PLANNING, BAD_STATE, OPERATOR, GIVEN_UP = range(5)  # why a command is not a fresh plan's
+CAUSES = (
+    "no state in time", "planning slower than the period", "unusable state", "held by the operator",
+    "its plan failed, or settings changed meanwhile",
+)  # fmt: skip
+FOLLOWS, BREAK, FIRST = range(
+    3
+)  # how a state follows the one before: by one period, not so, or of that one nothing is known
 TOLERANCE = 0.3  # of a period: states further apart or closer are not one transition
 
 
@@ -95,7 +101,7 @@ class Job(NamedTuple):
     received: int  # [ns]
     seq: int  # of the last command when it began
     epoch: int
-    broken: bool
+    broken: int  # FOLLOWS, BREAK or FIRST
     lead: int | None  # [ns] from the stamp until the command is expected to act; None: not taken into account
     timing: Timing | None
     prepare_ms: float  # NaN where nothing is prepared
@@ -109,7 +115,7 @@ class Row(NamedTuple):
     kind: float  # STEP, MISS, LATE, RESET
     cause: float  # of a MISS
     begun: float  # STEP, LATE: seq when planning began
-    broken: float  # STEP, LATE: 1 where the state does not follow the one before by one period
+    broken: float  # STEP, LATE: how the state follows the one before
     stamp_sec: float  # of the state, or of the last one
     stamp_nanosec: float
     event: float  # the guard's, of guard.EVENTS
@@ -165,14 +171,17 @@ class Loop:
         stamp: int,
         received: int,
         lead: int | None = None,
-        broken: bool | None = None,
+        broken: int | None = None,
         seq: int | None = None,
     ) -> Job:
         """lead [ns]: predict the state over this time, None: do not. For replay, broken overrides what the stamps say, and seq is the last
         command that was known."""
         period = self.brain.dt * 1e9
         if broken is None:
-            broken = self._last is None or abs(stamp - self._last - period) > TOLERANCE * period
+            near = self._last is not None and abs(stamp - self._last - period) <= TOLERANCE * period
+            broken = FIRST if self._last is None else FOLLOWS if near else BREAK
+        if broken == FIRST:  # also where replay knows nothing of the pause before it
+            self._last = None
         seq = self.seq if seq is None else seq
         timing = None
         if lead is not None:

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,10 @@ from controller.ros import bag, convert, told
 from controller.ros.brains import BRAINS
 from controller.ros.controller_config import ControlConfig
 from controller.ros.intake import Intake, Taken
-from controller.ros.loop import LATE, MISS, RESET, STATE, STEP, Loop, Row
+from controller.ros.loop import LATE, MISS, RESET, STATE, STEP, Brain, Loop, Row
 from controller.ros.params import flatten, update
+
+PAIRINGS = 256  # of messages within slop of one stamp; a hundred states a second, paired with a thousand, have ten
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ def runs(path: Path) -> Iterator[tuple[Loop, Run]]:
             stated.setdefault(m.topic, []).append((m.topic, convert.stamp_of(m.content), m.content))
     for run, r in found.items():
         # In the place of what the controller says it read: so the messages are read again, too, where the recorder heard them.
-        read, unread = _states(loops[run], r.config, [x for xs in stated.values() for x in xs])
+        read, unread = _states(loops[run], r.config, [x for xs in stated.values() for x in xs], r.states)
         r.states = {stamp: state for stamp, state in r.states.items() if stamp not in unread} | read
         r.told = set(r.states) - set(read)
         r.rows.sort(key=lambda row: row.seq)  # stable: rows of one seq stay in their order
@@ -98,26 +102,48 @@ def _loop(path: Path, record: dict[str, Any]) -> Loop:
 
 
 def _states(
-    loop: Loop, record: dict[str, Any], messages: list[tuple[str, int, Any]]
+    loop: Loop, record: dict[str, Any], messages: list[tuple[str, int, Any]], said: dict[int, np.ndarray]
 ) -> tuple[dict[int, np.ndarray], set[int]]:
     """Every state that can be made of the recorded messages, by stamp, and the stamps of those that cannot be read. Which of them were acted on
-    is the rows' to say."""
+    is the rows' to say. said: what the controller says it read."""
     prefix = record["namespace"].rstrip("/")
     names = {f"{prefix}/{topic}": topic for topic in loop.brain.inputs}
     slop = round(record["config"]["slop_ms"] * 1e6)
     found: dict[int, np.ndarray] = {}
     unread: set[int] = set()
     intake = Intake(tuple(loop.brain.inputs), 0, slop, 0)
-    for topic, stamp, message in sorted(messages, key=lambda m: m[1]):
-        if topic not in names:
-            continue
+    messages = sorted((m for m in messages if m[0] in names), key=lambda m: m[1])
+    for topic, stamp, message in messages:
         taken = intake.add(names[topic], stamp, stamp, message)
         if isinstance(taken, Taken):
             try:
                 found[taken.stamp] = loop.brain.decode(taken.messages)
             except convert.BadMessage:
                 unread.add(taken.stamp)
+    at = [m[1] for m in messages]
+    for stamp in found.keys() & said.keys():
+        if not np.array_equal(found[stamp], said[stamp], equal_nan=True):
+            within = messages[bisect_left(at, stamp - slop) : bisect_right(at, stamp + slop)]
+            near = [(names[topic], stamped, m) for topic, stamped, m in within]
+            if _made(loop.brain, near, stamp, said[stamp]):
+                found[stamp] = said[stamp]
     return found, unread
+
+
+def _made(brain: Brain, near: list[tuple[str, int, Any]], stamp: int, state: np.ndarray) -> bool:
+    """Whether messages of one moment make that state, paired otherwise than here: where topics are not equally quick it depends on the order in
+    which they arrived."""
+    first, *others = brain.inputs
+    parts = [
+        [m for name, at, m in near if name == topic and (topic != first or at == stamp)] for topic in (first, *others)
+    ]
+    for chosen in islice(product(*parts), PAIRINGS):
+        try:
+            if np.array_equal(brain.decode(dict(zip(brain.inputs, chosen, strict=True))), state, equal_nan=True):
+                return True
+        except convert.BadMessage:
+            continue
+    return False
 
 
 def _acts(row: Row, stamp: int) -> int | None:
@@ -136,7 +162,7 @@ def redo(loop: Loop, row: Row, memories: dict[int, Any], states: dict[int, np.nd
         return loop.miss(int(row.cause), now=_acts(row, loop.stamp))[0]
     before = int(row.begun) if row.kind == LATE or row.begun < row.seq - 1 else None  # commands came meanwhile
     lead = 1000 * int(row.lead_us) if np.isfinite(row.lead_us) else None
-    job = loop.begin(states[row.stamp], row.stamp, row.stamp, lead, bool(row.broken), before)
+    job = loop.begin(states[row.stamp], row.stamp, row.stamp, lead, int(row.broken), before)
     if before is not None:
         job = job._replace(memory=loop.brain.interrupt(memories[before]) if row.broken else memories[before])
     return loop.finish(job, loop.plan(job), _acts(row, row.stamp) or row.stamp)[0]

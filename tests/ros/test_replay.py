@@ -63,6 +63,21 @@ def test_a_state_that_only_the_controller_heard_is_replayed(recording, tmp_path,
     )
 
 
+def test_messages_that_arrived_in_another_order_than_their_stamps_were_paired_otherwise(recording, tmp_path, capsys):
+    """The second of a state that is not the one that gives its stamp, 3 ms off, and one nearer by that came too late to be used."""
+
+    def off(m: bag.Message):
+        later = {stamped(50): stamped(50) + 3_000_000, stamped(51): stamped(50) + 1_000_000}
+        if m.topic != "/odom" or (stamp := later.get(convert.stamp_of(m.content))) is None:
+            return m.content
+        sec, nanosec = divmod(stamp, 1_000_000_000)
+        at = replace(m.content.header.stamp, sec=sec, nanosec=nanosec)
+        return replace(m.content, header=replace(m.content.header, stamp=at))
+
+    main(["replay", str(edited(recording, tmp_path / "off", off))])
+    assert f"{STEPS} of {STEPS} actions identical; 1 from" in capsys.readouterr().out
+
+
 def test_a_state_that_cannot_be_read_is_not_hidden(recording, tmp_path, capsys):
     """A recording that was damaged, or messages that are read otherwise now."""
 

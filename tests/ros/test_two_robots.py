@@ -13,9 +13,11 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed here; valid: pip ins
 
 import rclpy
 from lockstep import CONFIG
+from rcl_interfaces.srv import SetParameters
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 
@@ -62,6 +64,16 @@ class Watcher(Node):
         found = time.monotonic()
         self.spin(lambda: time.monotonic() > found + 0.5)  # for them to find us
 
+    def ask(self, kind, name: str, request):
+        """The left robot's controller, which goes on after it."""
+        service = self.create_client(kind, f"/left/sealegs_controller/{name}")
+        assert self.spin(service.service_is_ready)
+        answer = service.call_async(request)
+        assert self.spin(answer.done)
+        n = len(self.rows["left"])
+        assert self.spin(lambda: len(self.rows["left"]) > n + 3), name
+        return answer.result()
+
     def spin(self, until) -> bool:
         end = time.monotonic() + 60
         while not (done := until()) and time.monotonic() < end:
@@ -104,13 +116,13 @@ def test_each_controller_commands_its_own_robot_alone(tmp_path, domain, watcher)
             assert {f"/{ns}/sealegs_controller/{x}" for x in ("hold", "change_state", "set_parameters")} <= services
         assert not {x for x in topics - SHARED | services if x.split("/")[1] not in SEEDS}
 
-        for name in ("hold", "resume") * 4 + ("hold",):  # whatever is being planned, every state gets its answer
-            service = watcher.create_client(Trigger, f"/left/sealegs_controller/{name}")
-            assert watcher.spin(service.service_is_ready)
-            answer = service.call_async(Trigger.Request())
-            assert watcher.spin(answer.done) and answer.result().success
-            n = len(watcher.rows["left"])
-            assert watcher.spin(lambda n=n: len(watcher.rows["left"]) > n + 3), name
+        # Whatever is being planned, and whatever becomes of that plan, every state gets its answer.
+        for samples in range(16, 24):
+            p = Parameter("controller.planner.samples", value=samples).to_parameter_msg()
+            answer = watcher.ask(SetParameters, "set_parameters", SetParameters.Request(parameters=[p]))
+            assert answer.results[0].successful
+        for name in ("reset_adaptation",) * 8 + ("hold", "resume") * 4 + ("hold",):
+            assert watcher.ask(Trigger, name, Trigger.Request()).success
         answered = (
             time.monotonic()
         )  # telemetry from before may still be on its way: rows say when their command was sent, on the same clock
@@ -127,7 +139,12 @@ def test_each_controller_commands_its_own_robot_alone(tmp_path, domain, watcher)
     ant = Ant(threads=1)
     for ns, seed in SEEDS.items():
         alone = episodes(make_controller(ant, CONFIG), ant, [parse("healthy")], [seed], STEPS, threads=1).a[0]
-        sent = [(label.seq, a) for label, a in watcher.commands[ns] if label is not None and label.seq <= STEPS]
+        run = min(label.run for label, _ in watcher.commands[ns] if label is not None)  # before settings were changed
+        sent = [
+            (label.seq, a)
+            for label, a in watcher.commands[ns]
+            if label is not None and label.run == run and label.seq <= STEPS
+        ]
         assert len(sent) > STEPS // 2 and all(np.array_equal(a, alone[seq - 1]) for seq, a in sent)
 
 

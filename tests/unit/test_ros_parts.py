@@ -13,7 +13,7 @@ from controller.guard import BLIND, HOLD, OK, RELAX
 from controller.ros import convert
 from controller.ros.brains import JOINTS, MOTORS, AntBrain, ant
 from controller.ros.controller_config import ControlConfig, check
-from controller.ros.intake import PATIENCE, Ignored, Intake, Taken
+from controller.ros.intake import OLDER, PATIENCE, Ignored, Intake, Taken
 from controller.ros.loop import LATE, MISS, OPERATOR, PLANNING, STATE, STEP, Loop
 from controller.ros.params import flatten, update
 from controller.ros.replay import redo
@@ -87,6 +87,17 @@ def test_a_message_that_cannot_be_used_says_why(brain, spoil):
         brain.decode(messages)
 
 
+def test_what_a_joint_beside_those_lacks_is_nothing_to_us(brain):
+    messages, s = state_messages()
+    joint = messages["joint_states"]
+    joint.name, joint.position, joint.velocity = (
+        [*joint.name, "wheel"],
+        [*joint.position, 0.0],
+        [*joint.velocity, math.nan],
+    )
+    assert np.array_equal(brain.decode(messages), s)
+
+
 def intake(max_delay: int = 75 * MS) -> Intake:
     return Intake(("a", "b"), DT, 5 * MS, max_delay)
 
@@ -111,6 +122,51 @@ def test_repeated_reordered_and_early_states_are_ignored():
     reasons = [feed(i, t) for t in (10 * DT, 9 * DT, 10 * DT + DT // 2)]
     assert [r.reason for r in reasons if isinstance(r, Ignored)] == ["repeated", "reordered", "early"]
     assert isinstance(feed(i, 11 * DT), Taken)
+
+
+@pytest.mark.parametrize("lag", [0, 30 * MS, 70 * MS])
+def test_a_topic_that_is_much_quicker_than_the_other_waits_for_it(lag):
+    """a once a period, and so much after b of its moment, which comes every millisecond."""
+    i, taken = intake(), []
+    for now in range(0, 40 * DT, MS):
+        i.add("b", now, now, now)
+        if (now - lag) % DT == 0 and now >= lag:
+            taken.append(i.add("a", now - lag, now, now - lag))
+    assert len(taken) == 40 - (lag > DT)
+    assert all(isinstance(t, Taken) and t.messages["a"] == t.messages["b"] for t in taken)
+
+
+def test_why_no_state_is_whole_is_said():
+    i = intake()
+    assert i.waits_for() == ""
+    i.add("a", 0, 0, "a")
+    assert i.waits_for() == "a came, and nothing on b"
+    i.add("b", 20 * MS, 0, "b")
+    i.add("b", 30 * MS, 0, "b")
+    assert i.waits_for() == "stamps of a and b are 20.0 ms apart at least; valid: slop_ms (5) or less"
+    feed(i, DT)
+    assert isinstance(feed(i, 2 * DT), Taken)
+
+
+@pytest.mark.parametrize("back", [10, 19])
+@pytest.mark.parametrize("both", [False, True])
+def test_a_clock_that_is_set_back_by_less_than_a_second_is_followed(back, both):
+    """The robot's, or that of both, by so many periods."""
+    i = intake()
+    for k in range(30):
+        assert isinstance(feed(i, k * DT, k * DT + 2 * MS), Taken)
+    after = [feed(i, (k - back) * DT, (k - back * both) * DT + 2 * MS) for k in range(30, 60)]
+    assert [isinstance(x, Taken) for x in after] == [False] * (OLDER - 1) + [True] * (31 - OLDER)
+    assert [x.jumped for x in after if isinstance(x, Taken)] == [True] + [False] * (30 - OLDER)
+
+
+def test_states_that_overtake_each_other_are_no_clock_set_back():
+    i = intake()
+    order = [k + (1 if k % 2 else -1) for k in range(1, 61)]  # every state comes after the one that follows it
+    reasons = [
+        x.reason if isinstance(x, Ignored) else x.jumped for x in (feed(i, k * DT, j * DT) for j, k in enumerate(order))
+    ]
+    assert set(reasons) == {False, "reordered"} and reasons.count("reordered") == 30
 
 
 def test_lateness_is_against_the_quickest_whatever_the_clocks_say():
@@ -282,10 +338,11 @@ def test_a_plan_that_failed_corrects_nothing():
 
 
 def test_every_order_of_events_is_replayed_to_the_bit():
-    """s: a state in time; c: its plan corrects a miss; l: it is late; b: nothing comes and a plan was foreseen, m: none; o: operator; r: reset."""
+    """s: a state in time; c: its plan corrects a miss; l: it is late; b: nothing comes and a plan was foreseen, m: none; o: operator; r: reset; p: it
+    was not active for a moment, of which no row tells."""
     planner = PlannerConfig(samples=16, horizon=4, iterations=3, ahead=2)
     brain = ant(ControlConfig(controller=ControllerConfig(planner=planner)), None)
-    events = "sscsbscbsbmslsobsrsbcsllbs" + "".join(np.random.default_rng(0).choice(list("sscblmor"), 40))
+    events = "sscsbscbsbmslsobsrsbcsllbspss" + "".join(np.random.default_rng(0).choice(list("sscblmorp"), 40))
     robot = Ant(threads=1)
     s = robot.reset([HEALTHY], [0])
     loop, told, states = Loop(brain, 0, 1), [], {}
@@ -300,6 +357,9 @@ def test_every_order_of_events_is_replayed_to_the_bit():
             told.append(loop.finish(job, planned, acts))
         elif event == "r":
             told.append((None, loop.reset()))
+        elif event == "p":
+            loop.pause()
+            continue
         else:
             if event == "b":
                 loop.foresee(loop.memory, brain.foresee(brain.prepare(loop.memory)))
@@ -325,7 +385,7 @@ def test_nothing_is_learned_across_a_gap(brain):
     for stamp in (0, DT, 3 * DT, 4 * DT):  # one state was lost on its way, without a miss
         job = loop.begin(s, stamp, stamp)
         loop.finish(job, loop.plan(job), stamp)
-        assert job.broken == (stamp in (0, 3 * DT))
+        assert bool(job.broken) == (stamp in (0, 3 * DT))
     assert int(loop.memory.recent.mask.sum()) == 2
 
 
