@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def report(path: Path, out: Path) -> dict[str, Any]:
     found = {
         "recording": str(path), "robot": record["config"]["robot"], "period_ms": 1e3 * dt, "lockstep": record["config"]["lockstep"],
         "sim_time": record.get("sim_time", False), "commands": len(commands), "states": len(states),
-        **_timing(rows, [(t, c) for t, c in commands if t <= end], dt, record["config"]["lockstep"]), "lost": _lost(rows, commands, states, dt),
+        **_timing(rows, dt, record["config"]["lockstep"]), "lost": _lost(rows, commands, states, dt),
         "guard": dict(Counter(EVENTS[int(r.event)] for r in rows if np.isfinite(r.event))),
         "without_a_new_plan": dict(Counter(CAUSES[int(r.cause)] for r in rows if r.kind == MISS)),
         "adaptation": _adaptation(rows, changes, dt), "motion": _motion(states, changes, dt), "tracking": _tracking(states, rows, record),
@@ -63,7 +64,7 @@ def report(path: Path, out: Path) -> dict[str, Any]:
     out.mkdir(parents=True, exist_ok=True)
     (out / "report.json").write_text(json.dumps(_plain(found), indent=1))
     (out / "report.md").write_text(_markdown(_plain(found)))
-    _plots(out, rows, [t for t, _ in commands if t <= end], changes, dt)
+    _plots(out, rows, changes, dt)
     return found
 
 
@@ -73,9 +74,15 @@ def _spread(x: np.ndarray) -> dict[str, float]:
     return {"p50": float(np.percentile(x, 50)), "p99": float(np.percentile(x, 99)), "max": float(x.max())}
 
 
-def _timing(rows: list[Row], commands: list[tuple[int, convert.Label]], dt: float, lockstep: bool) -> dict[str, Any]:
-    planned = [r for r in rows if r.kind in (STEP, LATE)]
-    gaps = np.diff([t for t, _ in commands]) / 1e6
+def _between(rows: list[Row]) -> np.ndarray:
+    """[ms] from one command to the next, as the controller sent them, on its own clock: when they were recorded is the recorder's timing."""
+    sent = sorted((r.run, r.seq, r.sent_s) for r in rows if r.kind in (STEP, MISS))
+    follow = (b[2] - a[2] for a, b in pairwise(sent) if (b[0], b[1]) == (a[0], a[1] + 1))
+    return 1e3 * np.fromiter(follow, np.float64)
+
+
+def _timing(rows: list[Row], dt: float, lockstep: bool) -> dict[str, Any]:
+    planned, gaps = [r for r in rows if r.kind in (STEP, LATE)], _between(rows)
     latency = np.array([r.latency_ms for r in planned])
     return {
         "rate_hz": float(1e3 / gaps.mean()) if len(gaps) else float("nan"),
@@ -218,7 +225,7 @@ def _markdown(r: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n\n![timing](timing.png)\n\n![adaptation](adaptation.png)\n"
 
 
-def _plots(out: Path, rows: list[Row], sent: list[int], changes: list[dict[str, Any]], dt: float) -> None:
+def _plots(out: Path, rows: list[Row], changes: list[dict[str, Any]], dt: float) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -227,7 +234,7 @@ def _plots(out: Path, rows: list[Row], sent: list[int], changes: list[dict[str, 
     planned = [r for r in rows if r.kind in (STEP, LATE)]
     start = planned[0].stamp if planned else 0
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
-    axes[0].hist(np.diff(sent) / 1e6 - 1e3 * dt, bins=50, color="C0")
+    axes[0].hist(_between(rows) - 1e3 * dt, bins=50, color="C0")
     axes[0].set_xlabel("time between commands, minus the period [ms]")
     axes[0].set_ylabel("commands")
     axes[0].set_yscale("log")
