@@ -4,7 +4,8 @@ import numpy as np
 
 from robots.falls import count, start
 
-STRIDE = 10  # steps: half a second, over which a gait's speed is steady
+STRIDE = 10  # steps: half a second
+SPAN_S = 4.0  # after the damage in which the mean over episodes is looked at; what it keeps from then on is steady
 
 
 def falls(upright: np.ndarray) -> np.ndarray:
@@ -17,18 +18,43 @@ def falls(upright: np.ndarray) -> np.ndarray:
 
 def recovery(speed: np.ndarray, onset: int, dt: float) -> float:
     """(t,) speed per step -> seconds from the damage until the speed, over the half second that follows, is 90% of the steady
-    speed after the damage (mean from 2 s after it on). NaN where less than 4 s follow or the steady speed is not positive; the
-    time that was left where it never happens."""
+    speed after the damage (mean from 2 s after it on). NaN where less than 4 s follow, or there was and is no steady speed; the time that was
+    left where it never happens, or what it keeps is less than a tenth of what it had in the 2 s before: it lies, or crawls.
+
+    Of one episode it tells little: an ant's speed over half a second varies by a fifth of itself. See mean_recovery."""
     after = speed[onset:]
     settle = round(2 / dt)
     if len(after) < 2 * settle:
         return float("nan")
-    steady = after[settle:].mean()
+    steady, before = after[settle:].mean(), speed[max(0, onset - settle) : onset]
+    if len(before) and steady < 0.1 * before.mean():
+        return len(after) * dt
     if steady <= 0:
         return float("nan")
     ahead = np.convolve(after, np.ones(STRIDE) / STRIDE, mode="valid")  # ahead[i]: mean of after[i : i + STRIDE]
     reached = (ahead >= 0.9 * steady).nonzero()[0]
     return float(reached[0] if len(reached) else len(after)) * dt
+
+
+def mean_recovery(
+    speed: np.ndarray, onset: int, dt: float, seed: int = 0, draws: int = 2000
+) -> tuple[float, float, float]:
+    """(n, t) speeds of n episodes that the damage comes to at the same step -> seconds from it until their mean, over the half second that follows,
+    is no longer below 90% of its steady value; 0 where it never is, SPAN_S at most. With its 95% bootstrap interval over episodes. NaN where less
+    than twice SPAN_S follow."""
+    after, span = speed[:, onset:], round(SPAN_S / dt)
+    if after.shape[1] < 2 * span:
+        return float("nan"), float("nan"), float("nan")
+
+    def until(episodes: np.ndarray) -> float:
+        mean = episodes.mean(0)
+        ahead = np.convolve(mean, np.ones(STRIDE) / STRIDE, mode="valid")[:span]
+        low = (ahead < 0.9 * mean[span:].mean()).nonzero()[0]
+        return float(low[-1] + 1 if len(low) else 0) * dt
+
+    rng = np.random.default_rng(seed)
+    drawn = [until(after[rng.integers(len(after), size=len(after))]) for _ in range(draws)]
+    return until(after), float(np.quantile(drawn, 0.025)), float(np.quantile(drawn, 0.975))
 
 
 def settle(error: np.ndarray, onset: int, dt: float, end: int | None = None) -> float:
