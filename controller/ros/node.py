@@ -40,6 +40,7 @@ def _qos(depth: int, reliable: bool, latched: bool = False) -> QoSProfile:
 NEWEST = _qos(1, reliable=False)
 OFFERED = _qos(200, reliable=True)  # of a recorder that has no core for a second or two nothing is lost
 EVERYTHING = _qos(2000, reliable=True)
+ALL_THAT_COMES = _qos(2000, reliable=False)  # of who does not repeat
 LATCHED = _qos(10, reliable=True, latched=True)
 SWITCH_S = (
     2e-4  # who plans gives way to who receives after so long; Python's own 5 ms are half a period of the quadrotor

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -12,7 +13,14 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed here; valid: pip install 'sealegs[ros]'")
 
+import rclpy
+from geometry_msgs.msg import PointStamped
 from lockstep import QUICK
+from nav_msgs.msg import Odometry
+from rclpy.context import Context
+from rclpy.node import Node
+from rclpy.qos import qos_profile_sensor_data
+from std_msgs.msg import Float64MultiArray
 
 from controller.cli import main
 from controller.config import UsageError
@@ -21,6 +29,7 @@ from controller.ros.bag import Bag
 from controller.ros.bench import began
 from controller.ros.faults import FaultsConfig, remaining, small_disk
 from controller.ros.keep import keep, resume
+from controller.ros.node import OFFERED
 
 
 def test_a_disk_that_fills_during_a_run_keeps_what_was_written_before(tmp_path, domain, capsys):
@@ -56,6 +65,54 @@ def test_a_remapped_topic_is_recorded_by_its_own_name(tmp_path, domain):
     process.communicate(timeout=60)
     said = (tmp_path / "bag/metadata.yaml").read_text()
     assert "name: /left/odom" in said and "mavros" not in said
+
+
+def test_a_publisher_that_repeats_nothing_is_recorded_whenever_it_comes(tmp_path, domain):
+    """As MAVROS and most drivers of sensors are; commands of a controller that is not ours, too. What is repeated is recorded once."""
+    argv = [sys.executable, "-m", "controller.ros", "record", "--ros-args", "-p", "robot:=quadrotor", "-p", f"out:={tmp_path / 'bag'}",
+            "-r", "odom:=/mavros/odom", "-r", "__ns:=/left"]  # fmt: skip
+    env = os.environ | {"ROS_DOMAIN_ID": str(domain), "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    context = Context()
+    rclpy.init(context=context, domain_id=domain)
+    driver = Node("driver", context=context, namespace="left")
+    try:
+        assert process.stdout is not None
+        assert any("recording to" in line for line in process.stdout)
+        kinds = {"/mavros/odom": Odometry, "payload": PointStamped, "sealegs_controller/commands": Float64MultiArray}
+        publishers = {
+            topic: driver.create_publisher(kind, topic, OFFERED if topic == "payload" else qos_profile_sensor_data)
+            for topic, kind in kinds.items()
+        }
+        end = time.monotonic() + 30
+        while not all(p.get_subscription_count() for p in publishers.values()):
+            assert time.monotonic() < end, "the recorder does not listen"
+            time.sleep(0.02)
+        time.sleep(0.3)  # for the recorder to find us, too
+        for i in range(50):
+            for topic, publisher in publishers.items():
+                message = kinds[topic]()
+                if topic == "sealegs_controller/commands":
+                    message.data = [float(i)]
+                else:
+                    message.header.stamp.sec = i
+                publisher.publish(message)
+            time.sleep(0.01)
+        time.sleep(0.3)
+    finally:
+        driver.destroy_node()
+        rclpy.try_shutdown(context=context)
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=60)
+    assert process.returncode == 0 and "incompatible" not in said
+    assert [topic for topic in ("odom", "payload", "commands") if f"{topic} is published best effort" in said] == [
+        "odom",
+        "commands",
+    ]
+    found = list(bag.read(tmp_path / "bag"))
+    stamps = {x: [m.content.header.stamp.sec for m in found if m.topic == f"/left/{x}"] for x in ("odom", "payload")}
+    sent = [int(m.content.data[0]) for m in found if m.topic.endswith("/commands")]
+    assert stamps == {"odom": list(range(50)), "payload": list(range(50))} and sent == list(range(50))
 
 
 def text(i: int) -> SimpleNamespace:
