@@ -48,10 +48,12 @@ def nodes(context):
     remappings = [(topic, texts[argument]) for argument, (topic, _) in TOPICS.items() if texts[argument]]
     common = {"package": "sealegs", "namespace": texts["namespace"], "output": "screen", "remappings": remappings}
     recorder = {**given(texts, RECORDER), "out": texts["record"]}
+    controller = given(texts, CONTROLLER)
+    # Nodes are named, or launch would write their parameters for any node, and what a file says of this one would be stronger than an argument.
     return [
-        *([Node(executable="record_node", **common, parameters=[*files, typed(recorder)])] if texts["record"] else []),
-        Node(executable="controller_node", **common, parameters=[*files, typed(given(texts, CONTROLLER))]),
-    ]
+        *([Node(executable="record_node", name="sealegs_recorder", **common, parameters=[*files, typed(recorder)])] if texts["record"] else []),
+        Node(executable="controller_node", name="sealegs_controller", **common, parameters=[*files, typed(controller)]),
+    ]  # fmt: skip
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -58,15 +58,14 @@ def nodes(context):
         common["remappings"] = [("/clock", texts["clock"])]
     # The robot is this launch file's, whatever a file of the user's leaves out or says.
     of = {"robot": "quadrotor"}
-    recorder = [Node(executable="record_node", **common, parameters=[*files, typed({**of, "out": texts["record"]})])]
+    recorder = {**of, "out": texts["record"]}
     controller = {**given(texts, CONTROLLER), **in_mode(texts["mode"]), **of, "autostart": True}
-    robot = Node(
-        executable="robot_node", **common,
-        parameters=[*files, typed({**given(texts, ROBOT), **of, "listeners": 2 if texts["record"] else 1})],
-    )  # fmt: skip
+    simulated = {**given(texts, ROBOT), **of, "listeners": 2 if texts["record"] else 1}
+    # Nodes are named, or launch would write their parameters for any node, and what a file says of this one would be stronger than an argument.
+    robot = Node(executable="robot_node", name="sealegs_robot", **common, parameters=[*files, typed(simulated)])
     return [
-        *(recorder if texts["record"] else []),
-        Node(executable="controller_node", **common, parameters=[*files, typed(controller)]),
+        *([Node(executable="record_node", name="sealegs_recorder", **common, parameters=[*files, typed(recorder)])] if texts["record"] else []),
+        Node(executable="controller_node", name="sealegs_controller", **common, parameters=[*files, typed(controller)]),
         robot,
         RegisterEventHandler(OnProcessExit(target_action=robot, on_exit=[EmitEvent(event=Shutdown(reason="the robot ended"))])),
     ]  # fmt: skip

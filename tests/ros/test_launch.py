@@ -109,6 +109,35 @@ def test_a_file_of_parameters_holds_where_no_argument_is_given(prefix, installed
     assert replayed(prefix, recording, env) == 12
 
 
+@pytest.mark.parametrize("namespace", ["", "left"])
+def test_an_argument_is_stronger_than_a_file_that_names_the_node(namespace, prefix, installed, domain, tmp_path):
+    """In a file a node's full name is stronger than /**, whatever comes later."""
+    env = installed | {"ROS_DOMAIN_ID": str(domain)}
+    file, recording = tmp_path / "mine.yaml", tmp_path / "bag"
+    flight = "    flight:\n      trajectory: hover\n      speed: slow\n"
+    named = {
+        "controller": f"    seed: 5\n{flight}",
+        "robot": f"    seed: 5\n    steps: 9\n{flight}",
+        "recorder": "    out: elsewhere\n",
+    }
+    sections = {f"/{namespace}/sealegs_{name}".replace("//", "/"): values for name, values in named.items()}
+    file.write_text("".join(f"{name}:\n  ros__parameters:\n{values}" for name, values in sections.items()))
+    arguments = [
+        "mode:=lockstep",
+        "steps:=12",
+        "seed:=3",
+        "trajectory:=circle",
+        f"params:={file}",
+        f"record:={recording}",
+    ]
+    process = start(prefix, "quadrotor", env, *arguments, *([f"namespace:={namespace}"] if namespace else []))
+    said, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    config = next(json.loads(m.content.data)["config"] for m in bag.read(recording) if m.topic.endswith("/config"))
+    assert [config[name] for name in ("seed", "flight.trajectory", "flight.speed")] == [3, "circle", "slow"]
+    assert replayed(prefix, recording, env) == 12
+
+
 @pytest.mark.parametrize(
     "argument, valid", [("steps:=many", "a whole number"), ("params:=gone.yaml", "parameter file")]
 )
