@@ -48,15 +48,16 @@ def nodes(context):
     of = {"robot": "ant"}
     recorder = {**of, "out": texts["record"]}
     controller = {**given(texts, CONTROLLER), **in_mode(texts["mode"]), **of, "autostart": True}
-    simulated = {**given(texts, ROBOT), **of, "listeners": 2 if texts["record"] else 1}
+    robot = {**given(texts, ROBOT), **of, "listeners": 2 if texts["record"] else 1}
     # Nodes are named, or launch would write their parameters for any node, and what a file says of this one would be stronger than an argument.
-    robot = Node(executable="robot_node", name="sealegs_robot", **common, parameters=[*files, typed(simulated)])
-    return [
+    started = [
         *([Node(executable="record_node", name="sealegs_recorder", **common, parameters=[*files, typed(recorder)])] if texts["record"] else []),
         Node(executable="controller_node", name="sealegs_controller", **common, parameters=[*files, typed(controller)]),
-        robot,
-        RegisterEventHandler(OnProcessExit(target_action=robot, on_exit=[EmitEvent(event=Shutdown(reason="the robot ended"))])),
+        Node(executable="robot_node", name="sealegs_robot", **common, parameters=[*files, typed(robot)]),
     ]  # fmt: skip
+    # Whichever ends, the others would wait for it for ever. Why it did, it says itself.
+    end = [EmitEvent(event=Shutdown(reason="a node ended"))]
+    return [*started, *(RegisterEventHandler(OnProcessExit(target_action=node, on_exit=end)) for node in started)]
 
 
 def generate_launch_description() -> LaunchDescription:

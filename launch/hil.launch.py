@@ -6,7 +6,9 @@ file of `params` says, and else as the node has it.
 
 from pathlib import Path
 
-from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.actions import DeclareLaunchArgument, EmitEvent, OpaqueFunction, RegisterEventHandler
+from launch.event_handlers import OnProcessExit
+from launch.events import Shutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
@@ -48,11 +50,16 @@ def nodes(context):
     remappings = [(topic, texts[argument]) for argument, (topic, _) in TOPICS.items() if texts[argument]]
     common = {"package": "sealegs", "namespace": texts["namespace"], "output": "screen", "remappings": remappings}
     recorder = {**given(texts, RECORDER), "out": texts["record"]}
-    controller = given(texts, CONTROLLER)
     # Nodes are named, or launch would write their parameters for any node, and what a file says of this one would be stronger than an argument.
+    controller = Node(
+        executable="controller_node", name="sealegs_controller", **common, parameters=[*files, typed(given(texts, CONTROLLER))]
+    )  # fmt: skip
+    # The recorder would go on with nothing to record. Why the controller ended, it says itself.
+    end = [EmitEvent(event=Shutdown(reason="the controller ended"))]
     return [
         *([Node(executable="record_node", name="sealegs_recorder", **common, parameters=[*files, typed(recorder)])] if texts["record"] else []),
-        Node(executable="controller_node", name="sealegs_controller", **common, parameters=[*files, typed(controller)]),
+        controller,
+        RegisterEventHandler(OnProcessExit(target_action=controller, on_exit=end)),
     ]  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 
+from controller.config import UsageError
 from controller.ros import convert
 from controller.ros.bag import Bag
 from controller.ros.node import ALL_THAT_COMES, EVERYTHING, LATCHED, STEADY, Parameters, run_node
@@ -35,7 +36,10 @@ class RecorderNode(Node):
         self._bag: Bag | None = None
         self.settings = Parameters(self, RecordConfig(), self._change)
         config = self.settings.config
-        self._bag = Bag(Path(config.out))
+        try:
+            self._bag = Bag(Path(config.out))
+        except OSError as e:
+            raise UsageError(f"out is {config.out!r}: {e.strerror}; valid: a folder that is not there yet") from None
         inputs, output = TOPICS[config.robot]
         topics = {
             "sealegs_controller/config": STRING, "sealegs_robot/condition": STRING, **inputs, "sealegs_controller/commands": output,

@@ -149,6 +149,30 @@ def test_nonsense_is_refused_before_anything_starts(prefix, installed, argument,
     )
 
 
+@pytest.mark.parametrize(
+    "name, arguments, valid",
+    [
+        ("quadrotor", ["weights:=/no/such"], ""),
+        ("hil", ["weights:=/no/such", "autostart:=true", "record:=bag"], ""),
+        ("ant", ["record:=/tmp"], "a folder that is not there yet"),
+    ],
+)
+def test_a_node_that_cannot_start_ends_the_launch_and_says_why(
+    name, arguments, valid, prefix, installed, domain, tmp_path
+):
+    """Which would wait for it for ever otherwise."""
+    env = installed | {"ROS_DOMAIN_ID": str(domain)}
+    given = [a.replace(":=bag", f":={tmp_path / 'bag'}") for a in arguments]
+    process = start(prefix, name, env, *given)
+    try:
+        said, _ = process.communicate(timeout=60)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    (why,) = [line for line in said.splitlines() if "sealegs: " in line]
+    assert arguments[0].split(":=")[1] in why and valid in why and "Traceback" not in said
+
+
 def test_hil_starts_the_controller_alone(prefix, installed, domain, tmp_path):
     """A robot that was started elsewhere is commanded, on remapped topics, and SIGINT ends the launch."""
     env = installed | {"ROS_DOMAIN_ID": str(domain)}
