@@ -10,9 +10,10 @@ from typing import Any, Generic, TypeVar
 
 import rclpy
 from lifecycle_msgs.srv import ChangeState
-from rcl_interfaces.msg import SetParametersResult
+from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
+from rclpy.exceptions import InvalidParameterTypeException
 from rclpy.executors import Executor
 from rclpy.experimental.events_executor import EventsExecutor
 from rclpy.lifecycle import LifecycleNode
@@ -21,7 +22,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 
-from controller.ros.params import flatten, update
+from controller.ros.params import Value, flatten, update
 from controller.ros.punctual import keep_memory
 from controller.ros.stop import STOP
 
@@ -55,10 +56,14 @@ class Parameters(Generic[C]):
     def __init__(self, node: Node, default: C, change: Callable[[C, set[str]], None]):
         """change(config, names) checks and applies; it raises ValueError with the reason to refuse."""
         self._node, self._change = node, change
-        values = {name: node.declare_parameter(name, value).value for name, value in flatten(default).items()}
+        values = {name: self._declared(name, value) for name, value in flatten(default).items()}
         self.config = update(default, values)
         change(self.config, set(values))
         node.add_on_set_parameters_callback(self._set)
+
+    def _declared(self, name: str, value: Value) -> Any:
+        """Of any type, as far as ROS is concerned: `update` knows which ones do, and refuses in a sentence."""
+        return self._node.declare_parameter(name, value, ParameterDescriptor(dynamic_typing=True)).value
 
     def _set(self, parameters: list[Parameter]) -> SetParametersResult:
         known = flatten(self.config)
@@ -113,12 +118,17 @@ def over_udp() -> None:
 
 
 def run_node(argv: list[str], make: Callable[[], Any], loop: Callable[[Any, Executor], int] | None = None) -> int:
-    """Start ROS, make the node, spin until STOP (or loop until it returns), end in order. -> exit code: 2 where the node could not be made
-    for a reason that is the user's."""
+    """Start ROS, make the node, spin until STOP (or loop until it returns), end in order. -> exit code: 2 where ROS could not be started or the
+    node not be made for a reason that is the user's."""
     sys.setswitchinterval(SWITCH_S)
     keep_memory()
     over_udp()
-    rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
+    except RuntimeError as e:  # RCLError: it names the argument, and then the lines of its own source
+        why = str(e).split(", at /")[0]
+        print(f"sealegs: {why}; valid: --ros-args -p NAME:=VALUE -r FROM:=TO --params-file FILE", flush=True)
+        return 2
     node = None
     try:
         node = make()
@@ -131,6 +141,9 @@ def run_node(argv: list[str], make: Callable[[], Any], loop: Callable[[Any, Exec
         while not STOP.is_set():
             executor.spin_once(timeout_sec=0.05)
         return 0
+    except InvalidParameterTypeException as e:  # of what ROS declares itself, as use_sim_time
+        print(f"sealegs: {str(e).rsplit(': ', 1)[0]}", flush=True)
+        return 2
     except ValueError as e:  # the user's errors: UsageError, ConditionError, CheckpointError
         print(f"sealegs: {e}", flush=True)
         return 2

@@ -1,6 +1,7 @@
 """ROS parameters read off frozen dataclasses: names are the fields' paths (`controller.planner.samples`), defaults the fields'.
 
-ROS has no None: an optional number is 0 where there is none. Nothing here needs ROS.
+ROS has no None: an optional number is 0 where there is none. YAML has its own idea of a value's type: a whole number does for any number, and a
+number for the text that it is written as. Nothing here needs ROS.
 """
 
 import math
@@ -49,11 +50,13 @@ def _checked(hint: Any, value: Any, name: str) -> Any:
         return value
     if get_origin(hint) in (Union, types.UnionType):
         (inner,) = (h for h in get_args(hint) if h is not type(None))
-        return None if value == 0 else _checked(inner, value, name)
+        return None if type(value) in (int, float) and value == 0 else _checked(inner, value, name)
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         if not math.isfinite(value) or value < 0:
             raise UsageError(f"{name} is {value}; valid: a finite number, 0 or more")
         return float(value)
+    if hint is str and type(value) in (int, float):
+        return str(value)
     if hint is not type(value):
         raise UsageError(f"{name} is {value!r}; valid: a value of type {hint.__name__}")
     if hint is int and value < 0:

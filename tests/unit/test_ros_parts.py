@@ -211,13 +211,22 @@ def test_parameters_are_the_dataclass():
     assert update(ControlConfig(), flatten(changed)) == changed
 
 
+def test_a_number_is_taken_however_it_is_written():
+    """YAML makes a whole number of 5 and a number of the text 1.5."""
+    values = {"slop_ms": 5, "controller.deadline_ms": 0, "flight.speed": 1.5, "weights": 7}
+    changed = update(ControlConfig(), values)
+    assert (changed.slop_ms, changed.flight.speed, changed.weights) == (5.0, "1.5", "7")
+    assert type(changed.slop_ms) is float and changed.controller.deadline_ms is None
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
         ("controller.planner.kind", "dice"), ("controller.planner.samples", 0), ("controller.planner.std", math.nan), ("seed", -1),
         ("command_delay_ms", 600.0), ("repeat_commands", 11), ("repeat_commands", -1), ("controller.planner.ahead", -1),
         ("controller.planner.beta", 1.0), ("controller.k", 0), ("robot", "whale"), ("controller.planner.horizon", 1.5), ("no.such", 1),
-        ("thread_priority", 100), ("thread_priority", -1),
+        ("thread_priority", 100), ("thread_priority", -1), ("slop_ms", "5"), ("slop_ms", True), ("slop_ms", None), ("slop_ms", [5.0]),
+        ("seed", 1.0), ("weights", True), ("controller.deadline_ms", False), ("controller.deadline_ms", None),
     ],
 )  # fmt: skip
 def test_nonsense_is_refused_with_its_value(name, value):
