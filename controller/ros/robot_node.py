@@ -64,6 +64,7 @@ class RobotNode(Node):
         self._queue: list[tuple[int, int, str, Any]] = []  # due [ns], order, topic, message
         self._order = itertools.count()
         self._held_back: list[tuple[str, Any]] = []
+        self._measured: dict[str, Any] = {}  # the last state's messages, by topic
         self._coming: list[tuple[int, int, Any]] = []  # due [ns], order, command
         self._command_rng = np.random.default_rng(
             [config.seed, 2]
@@ -157,15 +158,16 @@ class RobotNode(Node):
 
     # --- states out
 
-    def publish(self, fault: Fault | None = None) -> int:
+    def publish(self) -> int:
         """The state of now, through sensors and network. -> its stamp [ns]"""
         assert self.plant is not None
         config = self.settings.config
-        fault = config.fault if fault is None else fault
+        fault = config.fault
         stamp = self.now + (3_600_000_000_000 if fault == "clock" else 0)
         messages = {topic: convert.message_type(kind)() for topic, kind in self.plant.outputs.items()}
         self.plant.fill(messages, stamp, self._disturb)
         spoil(messages, fault, self._rng)
+        self._measured = messages
         sent = [(topic, m) for topic, m in messages.items() if fault != "missing" and self._rng.random() >= config.drop]
         if fault == "reorder" or self._rng.random() < config.reorder:
             if not self._held_back:
@@ -181,6 +183,11 @@ class RobotNode(Node):
             heapq.heappush(self._queue, (due, next(self._order), topic, message))
         self.deliver()
         return stamp
+
+    def publish_again(self) -> None:
+        """What was measured last, as it was: another reading would be another run. Of what it lost the network makes good."""
+        for topic, message in self._measured.items():
+            self._outputs[topic].publish(message)
 
     def deliver(self) -> None:
         """Send, and obey, what is due."""

@@ -92,7 +92,7 @@ def lockstep(node: RobotNode, executor: Executor) -> int:
         while node.answered != stamp and not STOP.is_set():
             executor.spin_once(timeout_sec=0.02)
             if time.monotonic() - sent > AGAIN:
-                node.publish("none" if config.fault == "missing" else None)
+                node.publish_again()
                 sent = time.monotonic()
         if STOP.is_set():
             break

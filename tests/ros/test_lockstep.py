@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,15 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed here; valid: pip install 'sealegs[ros]'")
 
+import rclpy
 from lockstep import CONDITION, CONFIG, SEED, STEPS
+from rclpy.context import Context
 
 from controller.cli import main
 from controller.config import make_controller
 from controller.ros import bag, convert
+from controller.ros.bench import QUICK, Probe
+from controller.ros.commands import Nodes
 from controller.run import episodes
 from robots.ant import Ant
 from robots.condition import parse
@@ -32,6 +37,43 @@ def test_the_actions_are_those_of_the_same_loop_in_one_process(recording):
     alone = episodes(make_controller(ant, CONFIG), ant, [parse(CONDITION)], [SEED], STEPS, threads=1)
     assert np.array_equal(recorded(recording), alone.a[0])
     assert np.abs(alone.a).max() > 0.1
+
+
+def noisy(folder: Path, domain: int, halts: tuple[int, ...]) -> tuple[dict[int, np.ndarray], list[int]]:
+    """A run with noise whose controller halts for half a second, after so many commands. -> commands by number, stamps of the states sent"""
+    folder.mkdir()
+    nodes, context = Nodes(folder, domain, ""), Context()
+    rclpy.init(context=context, domain_id=domain)
+    probe = Probe(context)
+    try:
+        nodes.start("controller", {"robot": "ant", "lockstep": True, "autostart": True, **QUICK})
+        nodes.wait_for("controller", "active")
+        assert probe.spin(30, lambda: probe.count_publishers("sealegs_controller/commands") > 0)
+        probe.spin(0.5)  # for it to find the probe
+        noise = {"noise.joint_position": 0.01, "noise.velocity": 0.05, "noise.orientation": 0.01}
+        nodes.start(
+            "robot", {"robot": "ant", "mode": "lockstep", "seed": SEED, "steps": STEPS, "listeners": 2, **noise}
+        )
+        for n in halts:
+            assert probe.spin(60, lambda n=n: len(probe.commands) >= n)
+            nodes.processes["controller"].send_signal(signal.SIGSTOP)
+            probe.spin(0.5)
+            nodes.processes["controller"].send_signal(signal.SIGCONT)
+        assert probe.spin(60, lambda: nodes.processes["robot"].poll() is not None)
+    finally:
+        nodes.stop(*nodes.processes)
+        probe.destroy_node()
+        rclpy.try_shutdown(context=context)
+    return {c.label.seq: c.data for c in probe.commands}, [stamp for stamp, _ in probe.efforts]
+
+
+def test_a_state_that_is_sent_again_is_the_same_reading(tmp_path, domain):
+    """So that noise is the seed's, however long an answer takes and whatever gets lost."""
+    prompt, _ = noisy(tmp_path / "prompt", domain, ())
+    slow, sent = noisy(tmp_path / "slow", domain, (15, 45))
+    assert len(sent) > len(set(sent))  # some were sent again
+    assert len(prompt.keys() & slow.keys()) > 0.9 * STEPS
+    assert all(np.array_equal(prompt[seq], slow[seq]) for seq in prompt.keys() & slow.keys())
 
 
 def test_the_report_counts_what_happened(recording, tmp_path):
