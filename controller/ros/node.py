@@ -47,11 +47,13 @@ SWITCH_S = (
     2e-4  # who plans gives way to who receives after so long; Python's own 5 ms are half a period of the quadrotor
 )
 LOOPBACK = Path(__file__).with_name("loopback.xml")
+SIMULATED = "use_sim_time"
 STEADY = Clock(clock_type=ClockType.STEADY_TIME)
 
 
 class Parameters(Generic[C]):
-    """A dataclass as a node's parameters. A value that is refused leaves the old one, and the reply says why."""
+    """A dataclass as a node's parameters. A value that is refused leaves the old one, and the reply says why. use_sim_time, which ROS declares, is
+    not in the dataclass, but `change` is told of it, too."""
 
     def __init__(self, node: Node, default: C, change: Callable[[C, set[str]], None]):
         """change(config, names) checks and applies; it raises ValueError with the reason to refuse."""
@@ -68,11 +70,12 @@ class Parameters(Generic[C]):
     def _set(self, parameters: list[Parameter]) -> SetParametersResult:
         known = flatten(self.config)
         mine = {p.name: p.value for p in parameters if p.name in known}
-        if not mine:
+        clock = {p.name for p in parameters if p.name == SIMULATED and p.value != _simulated(self._node)}
+        if not mine and not clock:
             return SetParametersResult(successful=True)
         try:
             config = update(self.config, mine)
-            self._change(config, set(mine))
+            self._change(config, set(mine) | clock)
         except ValueError as e:
             self._node.get_logger().warning(f"refused: {e}")
             return SetParametersResult(successful=False, reason=str(e))
@@ -87,7 +90,21 @@ def now_ns(node: Node) -> int:
 
 def steady_ns(node: Node) -> int:
     """A clock for durations [ns]: never set back, unless with use_sim_time, where it is /clock."""
-    return now_ns(node) if node.get_parameter("use_sim_time").value else time.monotonic_ns()
+    return now_ns(node) if _simulated(node) else time.monotonic_ns()
+
+
+def _simulated(node: Node) -> bool:
+    return bool(node.get_parameter(SIMULATED).value)
+
+
+def no_time(node: Node) -> str:
+    """Why no time passes for this node, in a sentence; empty where it does."""
+    if not _simulated(node) or now_ns(node):
+        return ""
+    return (
+        f"use_sim_time is true and nothing came on {node.resolve_topic_name('/clock')} yet: no time passes, so no silence is noticed; valid: start "
+        "what publishes it, or set use_sim_time to false before the node is configured"
+    )
 
 
 def other_clock(node: Node, topic: str) -> str:

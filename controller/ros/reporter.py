@@ -12,9 +12,9 @@ from std_msgs.msg import Float64MultiArray, MultiArrayDimension, String
 from visualization_msgs.msg import MarkerArray
 
 from controller.ros import lines, told
-from controller.ros.diagnosis import Second, inactive, judge, status
+from controller.ros.diagnosis import ERROR, Second, inactive, judge, status
 from controller.ros.loop import Loop, Row
-from controller.ros.node import LATCHED, OFFERED, steady_ns
+from controller.ros.node import LATCHED, OFFERED, no_time, steady_ns
 
 
 class Reporter:
@@ -62,6 +62,8 @@ class Reporter:
         """second: None where the node is not active."""
         name = self._node.get_fully_qualified_name()
         said = inactive(configured) if second is None else judge(second)
+        if why := no_time(self._node):
+            said["state input"] = (ERROR, why, said["state input"][2])
         message = DiagnosticArray(status=[status(f"{name}: {what}", *parts) for what, parts in said.items()])
         message.header.stamp = self._node.get_clock().now().to_msg()
         self._diagnostics.publish(message)

@@ -10,9 +10,12 @@ import pytest
 pytest.importorskip("rclpy", reason="ROS 2 is not installed here; valid: pip install 'sealegs[ros]'")
 
 import rclpy
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import GetState
 from rclpy.context import Context
+from rosgraph_msgs.msg import Clock
 
 from controller.ros.activation import ActivationConfig, activations, table
 from controller.ros.bench import PATIENCE_S, QUICK, Probe
@@ -150,6 +153,45 @@ def test_what_was_being_planned_when_it_was_deactivated_is_never_sent(operator):
         probe.set("robot", {"fault": "none"})
         assert probe.spin(60, lambda n=commands: len(probe.commands) > n)
         assert probe.commands[commands].label.stamp / 1e9 > now
+
+
+def test_its_clock_is_the_one_that_it_was_configured_with(tmp_path, domain):
+    """With another one, or none, the watchdog would wait for ever. That nobody publishes the time is an error that is reported."""
+    nodes, context = Nodes(tmp_path, domain, ""), Context()
+    rclpy.init(context=context, domain_id=domain)
+    probe, found = Probe(context), []
+    probe.create_subscription(DiagnosticArray, "/diagnostics", lambda m: found.extend(m.status), 50)
+    clock = probe.create_publisher(Clock, "/clock", 10)
+
+    def told(words: str) -> bool:
+        """The newest diagnosis of the states says so."""
+        states = [x for x in found if x.name.endswith("state input")]
+        return bool(states) and states[-1].level == DiagnosticStatus.ERROR and words in states[-1].message
+
+    try:
+        nodes.start("controller", {"robot": "ant", **QUICK})
+        assert probe.change(CONFIGURE) and probe.change(ACTIVATE)
+        assert probe.spin(10, lambda: told("no usable state"))
+        (reason,) = probe.set("controller", {"use_sim_time": True})
+        assert "use_sim_time is read when the node is configured; valid: " in reason
+        assert (
+            probe.get("controller", "use_sim_time") is False and probe.set("controller", {"use_sim_time": False}) == []
+        )
+
+        assert probe.change(DEACTIVATE) and probe.change(CLEANUP)
+        assert probe.set("controller", {"use_sim_time": True}) == []
+        assert probe.change(CONFIGURE) and probe.change(ACTIVATE)
+        assert probe.spin(10, lambda: told("nothing came on /clock yet"))
+        assert len(probe.set("controller", {"use_sim_time": False})) == 1
+        for i in range(1, 30):
+            clock.publish(Clock(clock=Time(sec=i)))
+            if probe.spin(0.2, lambda: told("no usable state")):
+                break
+        assert told("no usable state")
+    finally:
+        nodes.stop(*nodes.processes)
+        probe.destroy_node()
+        rclpy.try_shutdown(context=context)
 
 
 def test_control_starts_with_the_next_state(tmp_path, domain):
