@@ -102,7 +102,7 @@ Say = Callable[[str], None]
 def learn(robot: Ant, config: LearnConfig, out: Path, say: Say) -> Path:
     """Run, or go on with, the rounds in `out`. -> the checkpoint of the last round. Raises UsageError, ConditionError,
     ResumeError before anything is written."""
-    at_least(8, robots=config.robots)  # every eighth episode is held out
+    at_least(8, robots=config.robots)  # one in eight episodes is held out
     at_least(
         1, steps=config.steps, batch=config.batch, width=config.width, depth=config.depth, ensemble=config.ensemble
     )

@@ -190,9 +190,7 @@ def recorded(model: Residual, folder: Path, robot: str) -> tuple[data.Rows, Load
         )
     every = torch.full((int(raw.episode.max()) + 1,), torch.nan)
     every[raw.episode] = torch.tensor(share)
-    rows = data.Rows(
-        before[good], raw.a[good], after[good], raw.episode[good], raw.shard[good], raw.healthy[good], raw.told[good]
-    )
+    rows = data.Rows(*(x[good] for x in raw._replace(s=before, s_next=after)))
     return rows, Loads(every, torch.arange(len(every)) % 2 == 0), raw.n
 
 

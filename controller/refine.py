@@ -57,7 +57,7 @@ class RefineConfig:
 def refine(robot: Ant, config: RefineConfig, out: Path, say: Callable[[str], None]) -> Path:
     """-> the checkpoint. Recordings that `out` holds are not made again. Raises CheckpointError, ConditionError, DataError, ResumeError,
     UsageError."""
-    at_least(8, robots=config.robots)  # every eighth episode is held out
+    at_least(8, robots=config.robots)  # one in eight episodes is held out
     at_least(1, rounds=config.rounds, steps=config.steps, before=config.before, batch=config.batch)
     check_seeds(config.seed)
     check_training("train", config.train)

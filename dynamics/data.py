@@ -11,6 +11,7 @@ gathered it.
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,6 +38,7 @@ class Rows(NamedTuple):
     shard: Tensor  # (n,) int64, the shard it came from
     healthy: Tensor  # (n,) bool: recorded as healthy
     told: Tensor  # (n, n_acting) what the recording tells of gains and parameters of the body, NaN where it does not
+    held_out: Tensor  # (n,) bool: of an episode that is kept for validation, see held_out
 
     @property
     def n(self) -> int:
@@ -95,6 +97,26 @@ def digest(folder: Path) -> str:
     return whole.hexdigest()
 
 
+def held_out(conditions: Sequence[str]) -> Tensor:
+    """Of episodes in their order, each under one of `conditions`: (episodes,) bool, which are kept for validation and never trained on.
+
+    One of every eight of a condition: conditions are dealt in turn, and every eighth of all would be the same ones again and again. Which of the
+    eight is the first that comes when fewer than an eighth of all are kept, or else the last; so one is kept of any eight conditions that are
+    rarer than that, too. Only what came before counts: episodes that are added change nothing.
+    """
+    seen: Counter[str] = Counter()
+    kept: Counter[str] = Counter()
+    out, total = torch.zeros(len(conditions), dtype=torch.bool), 0
+    for i, condition in enumerate(conditions):
+        none = kept[condition] <= seen[condition] // 8  # of this condition's eight so far
+        seen[condition] += 1
+        if none and (seen[condition] % 8 == 0 or total < (i + 1) // 8):
+            out[i] = True
+            kept[condition] += 1
+            total += 1
+    return out
+
+
 Tell = Callable[[str], Sequence[float]]
 
 
@@ -111,33 +133,26 @@ def load(folder: Path, robot: str, n_state: int, n_action: int, tell: Tell | Non
         raise DataError(
             f"{folder} holds no dataset; valid: a folder with shard-*.safetensors, made by `sealegs collect`"
         )
-    parts: list[Rows] = []
-    episodes = 0
+    parts: list[tuple[Tensor, ...]] = []
+    conditions: list[str] = []  # of every episode
     for i, path in enumerate(paths):
         t, meta = read_shard(path, robot, n_state, n_action)
-        # (row, episode within row) -> one running number
-        key = t["episode"].long() + (t["episode"].max().long() + 1) * torch.arange(t["s"].shape[0])[:, None]
-        unique = key.flatten().unique_consecutive(return_inverse=True)[1] + episodes
-        episodes = int(unique.max()) + 1
         b, steps = t["a"].shape[:2]
         known = meta.get("conditions") or [""] * b
+        # (row, episode within row) -> one running number
+        key = t["episode"].long() + (t["episode"].max().long() + 1) * torch.arange(b)[:, None]
+        _, episode, count = key.flatten().unique_consecutive(return_inverse=True, return_counts=True)
+        episode = episode + len(conditions)
+        conditions += [known[first // steps] for first in (count.cumsum(0) - count).tolist()]
         healthy = torch.tensor([c == "healthy" for c in known]).repeat_interleave(steps)
         if tell is None:
             told = torch.where(healthy, 1.0, torch.nan)[:, None].expand(-1, n_action)
         else:
             told = torch.tensor([list(tell(c)) for c in known]).repeat_interleave(steps, 0)
-        parts.append(
-            Rows(
-                t["s"].flatten(0, 1),
-                t["a"].flatten(0, 1),
-                t["s_next"].flatten(0, 1),
-                unique,
-                torch.full((b * steps,), i),
-                healthy,
-                told,
-            )
-        )
-    return Rows(*(torch.cat(column) for column in zip(*parts, strict=True)))
+        columns = (t[name].flatten(0, 1) for name in ("s", "a", "s_next"))
+        parts.append((*columns, episode, torch.full((b * steps,), i), healthy, told))
+    s, a, s_next, episode, shard, healthy, told = (torch.cat(column) for column in zip(*parts, strict=True))
+    return Rows(s, a, s_next, episode, shard, healthy, told, held_out(conditions)[episode])
 
 
 def window(rows: Rows, at: Tensor, past: int, future: int) -> tuple[Transitions, Transitions]:

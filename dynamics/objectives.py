@@ -38,7 +38,7 @@ class Sampler:
     """Draws row numbers: half from all rows, half from the newest quarter of shards, where the planner goes now. `favouring`: before that, a share of
     them from rows that matter more.
 
-    Every eighth episode is kept for validation and never drawn.
+    Episodes that are kept for validation (dynamics.data.held_out) are never drawn.
     """
 
     train: Tensor  # (n,) row numbers
@@ -53,9 +53,9 @@ class Sampler:
         """Raises DataError where there are too few episodes to keep one."""
         if (episodes := int(rows.episode.max()) + 1) < 8:
             raise DataError(
-                f"the dataset has {episodes} episode(s); valid: 8 or more, of which every eighth is held out"
+                f"the dataset has {episodes} episode(s); valid: 8 or more, of which one in eight is held out"
             )
-        held = rows.episode % 8 == 7
+        held = rows.held_out
         late = rows.shard > rows.shard.max() * 3 // 4 if rows.shard.max() else torch.ones_like(held)
         train, recent = ((~held & among).nonzero()[:, 0] for among in (torch.ones_like(held), late))
         # A newest shard of one episode may be held out whole.

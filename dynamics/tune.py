@@ -157,7 +157,7 @@ def _kinds(rows: Rows) -> Tensor:
 def _starts(rows: Rows, count: int, length: int, rng: torch.Generator) -> Tensor:
     """Random rows of held-out episodes with `length` rows of their episode still to come, evenly of every kind of robot."""
     at = torch.arange(rows.n)
-    ok = (rows.episode % 8 == 7) & _room(rows, at, length)
+    ok = rows.held_out & _room(rows, at, length)
     if not ok.any():
         raise DataError(
             f"no held-out episode is {length} transitions long; valid: a dataset of 8 or more such episodes"

@@ -33,7 +33,7 @@ def recorded(up: list[float], healthy: bool) -> Rows:
     s[0, 8], s[1:, 8] = 1.0, after[:-1, 8]
     return Rows(
         s, torch.zeros(n, 8), after, torch.zeros(n, dtype=torch.int64), torch.zeros(n, dtype=torch.int64),
-        torch.full((n,), healthy), torch.zeros(n, 12),
+        torch.full((n,), healthy), torch.zeros(n, 12), torch.zeros(n) > 0,
     )  # fmt: skip
 
 
@@ -100,7 +100,7 @@ def test_its_settings_are_beside_its_result(tmp_path):
 
 def test_value_and_chance_of_a_fall_are_fitted_to_robots_that_are_whole():
     told = torch.tensor([[1.0] * 8 + [0.0] * 4, [1.0] * 8 + [0.0, 1.0, 0.0, 0.0], [torch.nan] * 8 + [0.0] * 4])
-    rows = Rows(*torch.zeros(5, 3), torch.tensor([True, False, False]), told)  # pyright: ignore[reportArgumentType]
+    rows = Rows(*torch.zeros(5, 3), torch.tensor([True, False, False]), told, torch.zeros(3) > 0)  # pyright: ignore[reportArgumentType]
     short = short_legged(MLP(Ant.space, 8, 1, body=Ant.n_body), rows)
     assert short.tolist() == [False, True, False]
     assert among(rows, rows.healthy).told.tolist() == [told[0].tolist()] and among(rows, ~short).told.shape == (2, 12)

@@ -51,7 +51,8 @@ def pendulum() -> tuple[MLP, Theta]:
             rows.append((s, a, s_next, episode))
             s = s_next
     s, a, s_next, episode = (torch.as_tensor(np.stack(x)) for x in zip(*rows, strict=True))
-    dataset = data.Rows(s, a, s_next, episode, torch.zeros_like(episode), episode >= 0, torch.ones(len(s), 1))
+    known = episode >= 0, torch.ones(len(s), 1), episode % 8 == 7
+    dataset = data.Rows(s, a, s_next, episode, torch.zeros_like(episode), *known)
     model = MLP(robot.space, width=32, depth=2)
     net, norm = model.init(torch.Generator().manual_seed(0)), model.fit_norm(s, s_next)
     loss, _ = objectives.plain(model, norm, dataset, objectives.Sampler.of(dataset), batch=128, horizon=1)

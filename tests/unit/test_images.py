@@ -32,8 +32,9 @@ def test_rows_are_seen_as_images_where_all_of_the_body_is_told_and_believed(walk
     ):
         n = len(s)
         rows = data.Rows(
-            s, a, s_next, torch.arange(n) // 40, torch.zeros(n).long(), torch.zeros(n) > 0, told.expand(n, -1)
-        )
+            s, a, s_next, torch.arange(n) // 40, torch.zeros(n).long(), torch.zeros(n) > 0, told.expand(n, -1),
+            torch.arange(n) // 40 == 7,
+        )  # fmt: skip
         gains = gain.expand(8, -1)
         seen.clear()
         loss = objectives.regression(watched, theta.norm, rows, gains, objectives.Sampler.of(rows), 400, ant())

@@ -22,8 +22,9 @@ SMALL = RiskConfig(within=1, width=24, steps=600, batch=256, lr=3e-3)
 def rows(s: Tensor, s_next: Tensor, episode: Tensor, healthy: bool = True) -> Rows:
     n = len(s)
     return Rows(
-        s, torch.zeros(n, 1), s_next, episode, torch.zeros(n).long(), torch.full((n,), healthy), torch.ones(n, 1)
-    )
+        s, torch.zeros(n, 1), s_next, episode, torch.zeros(n).long(), torch.full((n,), healthy), torch.ones(n, 1),
+        torch.zeros(n) > 0,
+    )  # fmt: skip
 
 
 def tipped(s: Tensor) -> Tensor:

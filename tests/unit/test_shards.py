@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dynamics import data, objectives
+from dynamics import data, objectives, tune
 from dynamics.data import DataError
 
 
@@ -73,6 +73,40 @@ def test_every_eighth_episode_is_held_out(tmp_path):
     assert set(rows.shard[drawn[2000:]].tolist()) == {3}  # the newer half comes from the newest quarter
     assert set(rows.shard[drawn[:2000]].tolist()) == {0, 1, 2, 3}
     assert sorted(torch.cat((sampler.train, sampler.held_out)).tolist()) == list(range(rows.n))
+
+
+@pytest.mark.parametrize("robots", [8, 32, 72])
+@pytest.mark.parametrize("count", [1, 2, 4, 8, 9, 100])
+def test_of_every_condition_one_episode_in_eight_is_held_out(count, robots):
+    dealt = [f"condition {i % count}" for _ in range(8) for i in range(robots)]
+    held = data.held_out(dealt)
+    for condition in set(dealt):
+        own = held[torch.tensor([c == condition for c in dealt])]
+        eights = own[: len(own) // 8 * 8].view(-1, 8).sum(1)
+        assert eights.tolist() == [1] * (len(own) // 8)
+        assert own[len(own) // 8 * 8 :].sum() <= 1
+    assert held[:8].sum() == 1  # of any eight, as few as a dataset may have, and rare as their conditions may be
+    assert len(dealt) / 9 < held.sum() < len(dealt) / 7
+    for n in (8, robots, len(dealt) - 1):  # what is added changes nothing
+        assert torch.equal(data.held_out(dealt[:n]), held[:n])
+
+
+def test_the_conditions_of_shards_decide_what_is_held_out(tmp_path):
+    rng = torch.Generator().manual_seed(0)
+    # A robot that fell begins another episode, under its own condition.
+    fallen = (torch.rand(16, 12, generator=rng) < 0.2).cumsum(1)
+    for seed in range(3):
+        shard(tmp_path, 16, 12, seed, fallen, conditions=["healthy", "leg:0", "leg:1", "leg:2"] * 4)
+        rows = load(tmp_path)
+        dealt = ["healthy", "leg:0", "leg:1", "leg:2"] * (4 * (seed + 1))
+        robot = torch.arange(rows.n) // 12
+        first = torch.cat((torch.ones(1) > 0, rows.episode.diff() > 0)).nonzero()[:, 0]
+        held = data.held_out([dealt[i] for i in robot[first]])
+        assert torch.equal(rows.held_out, held[rows.episode])
+    sampler = objectives.Sampler.of(rows)
+    assert {dealt[i] for i in robot[sampler.held_out]} == {dealt[i] for i in robot[sampler.train]} == set(dealt)
+    starts = tune._starts(rows, 200, 2, rng)
+    assert rows.held_out[starts].all() and {dealt[i] for i in robot[starts]} == set(dealt)
 
 
 def test_a_shard_that_is_bad_is_refused(tmp_path):

@@ -72,7 +72,7 @@ def test_what_a_recording_tells_is_held_and_the_rest_is_found():
     told = torch.tensor([Ant.tell(c) for c in conditions])
     assert told.isfinite().sum(1).tolist() == [12, 4, 12, 4, 0]
     rows = data.Rows(
-        s, a, Ant.space.retract(s, delta), episode, torch.zeros(n).long(), episode == 0, told[episode]
+        s, a, Ant.space.retract(s, delta), episode, torch.zeros(n).long(), episode == 0, told[episode], episode < 0
     )  # fmt: skip
     found = model.neutral.expand(5, -1)
     for _ in range(10):  # as round after round explains anew: a step is as long as residuals of 3 sigma make it

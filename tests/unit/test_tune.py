@@ -12,7 +12,7 @@ from controller import fitting
 from controller.fitting import FitConfig, fit_adapter
 from dynamics import checkpoint, data, tune
 from dynamics.adapt.effectiveness import Effectiveness
-from dynamics.data import DataError, Rows
+from dynamics.data import DataError, Rows, held_out
 from dynamics.mlp import MLP
 from dynamics.train import ResumeError
 from dynamics.types import Phi, Theta
@@ -46,7 +46,7 @@ def recorded(theta: Theta, conditions: list[str], count: int = 70, noise: float 
     episode = torch.arange(b * count) // count
     healthy = torch.tensor([c == "healthy" for c in conditions])[episode]
     flat = (x.flatten(0, 1) for x in (s, a, s_next))
-    return Rows(*flat, episode, torch.zeros_like(episode), healthy, told[episode])
+    return Rows(*flat, episode, torch.zeros_like(episode), healthy, told[episode], held_out(conditions)[episode])
 
 
 def chosen(rows: Rows, theta: Theta) -> dict:
@@ -62,7 +62,7 @@ def chosen(rows: Rows, theta: Theta) -> dict:
 def test_a_body_that_changes_gets_a_weaker_prior_than_one_that_does_not_however_rare_it_is():
     theta = make_theta()
     never = chosen(recorded(theta, ["healthy", "leg:3"] * 16), theta)
-    # One held-out episode in five is of a short leg: every eighth is held out.
+    # One held-out episode in sixteen is of a short leg.
     often = chosen(recorded(theta, (["healthy"] * 39 + ["leg-short:1"]) * 3), theta)
     assert often["body_precision"] * often["inflation"] < never["body_precision"] * never["inflation"]
     assert chosen(recorded(theta, ["healthy", "leg:3"] * 16), theta) == never  # the same again

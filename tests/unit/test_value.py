@@ -25,6 +25,7 @@ def rows(s: Tensor, s_next: Tensor, episode: Tensor, healthy: bool = True, shard
         torch.zeros(n).long() if shard is None else shard,
         torch.full((n,), healthy),
         torch.ones(n, 1),
+        torch.zeros(n) > 0,
     )
 
 
@@ -86,7 +87,7 @@ def test_images_of_the_healthy_robot_cost_the_same_and_those_of_a_broken_one_are
     robot = Ant(threads=1)
     rng = torch.Generator().manual_seed(0)
     s = torch.randn(512, 31, generator=rng)
-    known = torch.full((512,), healthy), torch.ones(512, 8)
+    known = torch.full((512,), healthy), torch.ones(512, 8), torch.zeros(512) > 0
     data = Rows(s, torch.zeros(512, 8), s, torch.arange(512), torch.zeros(512).long(), *known)
     config = ValueConfig(
         gamma=0.0, width=64, sweeps=1, steps=300
