@@ -33,14 +33,16 @@ RUN ?= runs/weights
 LATER = healthy healthy healthy healthy leg:0 leg:1 leg:2 leg-short:0 leg-short:1 leg-short:2
 # Weight on what comes before falls; value and chance of a fall at the end as means, of those whom they are for (results/ant/README.md).
 CARE = --share 0.25 --undisturbed --whole --members 8
-TRAIN = $(BIN)/sealegs train ant --data $(RUN)/learn/data
+# What is done is not done again, and what was begun goes on: in folder 1, with options 2.
+TRAIN = test -e $(RUN)/$(1)/model.safetensors || $(BIN)/sealegs train ant --data $(RUN)/learn/data $(2) --out $(RUN)/$(1) \
+	$$(test ! -e $(RUN)/$(1)/state.safetensors || echo --resume)
 weights: $(STAMP)
 	$(BIN)/sealegs learn ant --rounds 60 --later $(LATER) --later-from 50 $(CARE) --out $(RUN)/learn
-	$(TRAIN) --init $(RUN)/learn/round-060.safetensors --adapter effectiveness --out $(RUN)/effectiveness
-	$(TRAIN) --init $(RUN)/learn/round-060.safetensors --adapter online-sgd --train.steps 3000 --windows 64 --out $(RUN)/online-sgd
-	$(TRAIN) --init $(RUN)/effectiveness/model.safetensors --adapter effectiveness+last-layer --train.steps 1000 --out $(RUN)/both
-	$(TRAIN) --init $(RUN)/learn/round-060.safetensors --adapter last-layer --train.steps 2000 --out $(RUN)/last-layer
-	$(TRAIN) --init $(RUN)/learn/round-060.safetensors --adapter grbal --train.steps 1500 --windows 16 --out $(RUN)/grbal
+	$(call TRAIN,effectiveness,--init $(RUN)/learn/round-060.safetensors --adapter effectiveness)
+	$(call TRAIN,online-sgd,--init $(RUN)/learn/round-060.safetensors --adapter online-sgd --train.steps 3000 --windows 64)
+	$(call TRAIN,both,--init $(RUN)/effectiveness/model.safetensors --adapter effectiveness+last-layer --train.steps 1000)
+	$(call TRAIN,last-layer,--init $(RUN)/learn/round-060.safetensors --adapter last-layer --train.steps 2000)
+	$(call TRAIN,grbal,--init $(RUN)/learn/round-060.safetensors --adapter grbal --train.steps 1500 --windows 16)
 	cp $(RUN)/effectiveness/model.safetensors $(W)/ant.safetensors
 	for a in online-sgd last-layer grbal; do cp $(RUN)/$$a/model.safetensors $(W)/ant-$$a.safetensors; done
 	$(BIN)/sealegs right ant --out $(RUN)/right

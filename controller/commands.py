@@ -165,7 +165,7 @@ def right(c: Right) -> None:
 
 def train(c: Train) -> None:
     with bar() as shown:
-        path, record = fit_adapter(ROBOTS[c.robot](), c, tracker(shown))
+        path, record = fit_adapter(ROBOTS[c.robot](), c, tracker(shown), say)
     say(f"written: {path}  validation loss {record['validation_before']:.4f} -> {record['validation']:.4f}")
 
 

@@ -22,6 +22,8 @@ from dynamics.tune import Trials, Tried, tune_filter, tune_online_sgd
 from dynamics.types import Theta, map_params
 from robots.ant import Ant
 
+FILES = ("state.safetensors", "model.safetensors", "record.json", "tensorboard")  # in --out, beside config.json
+
 
 @dataclass(frozen=True)
 class FitConfig:
@@ -59,9 +61,13 @@ class FitConfig:
 
 
 def fit_adapter(
-    robot: Ant, config: FitConfig, progress: Callable[[str, int, int], None]
+    robot: Ant,
+    config: FitConfig,
+    progress: Callable[[str, int, int], None],
+    say: Callable[[str], None] = lambda line: None,
 ) -> tuple[Path, dict[str, Any]]:
-    """-> the checkpoint and its record. Raises DataError, CheckpointError, ResumeError, UsageError."""
+    """-> the checkpoint and its record. An earlier training in --out is set aside, unless it is gone on with, and `say` told where. Raises
+    DataError, CheckpointError, ResumeError, UsageError."""
     if config.device == "cuda" and not torch.cuda.is_available():
         raise UsageError("device 'cuda' is not available here; valid: cpu")
     at_least(1, past=config.past, future=config.future, horizon=config.horizon, windows=config.windows)
@@ -80,8 +86,11 @@ def fit_adapter(
             f"adapter 'effectiveness' needs --init with the network's deviation, which {config.init} lacks; valid: a checkpoint made by "
             "`sealegs learn`"
         )
+    objectives.Sampler.of(rows)  # refused before anything is moved
     config.out.mkdir(parents=True, exist_ok=True)
-    (config.out / "config.json").write_text(json.dumps(settings, indent=1))
+    if not config.resume and (earlier := report.set_aside(config.out, *FILES)) is not None:
+        say(f"the earlier training was moved to: {earlier}")
+    report.write_json(config.out / "config.json", settings)
     if config.adapter == "effectiveness":
         theta, record = _choose(model, theta, rows, config, settings, progress)
     else:

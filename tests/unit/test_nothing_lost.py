@@ -110,6 +110,33 @@ def test_an_earlier_table_is_set_aside_whole(made, tmp_path, capsys, monkeypatch
     assert "moved" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("adapter", ["last-layer", "online-sgd"])
+def test_an_earlier_training_is_set_aside_whole(adapter, made, tmp_path, capsys):
+    out = tmp_path / "out"
+    data_ = made / "data"
+    argv = ["train", "--data", str(data_), "--out", str(out), "--adapter", adapter, *FIT]
+    if adapter == "online-sgd":  # its rate is tuned on longer episodes
+        cli.main(["collect", "--out", str(tmp_path / "long"), "--robots", "8", "--steps", "45"])
+        argv[2] = str(tmp_path / "long")
+    cli.main(argv)
+    assert "moved" not in capsys.readouterr().out
+    before = digests(out)
+    assert {"config.json", "model.safetensors", "record.json", "state.safetensors"} < set(before)
+    refused(capsys, *argv, "--train.lr", "0")
+    refused(capsys, *argv, "--data", tmp_path / "none")
+    assert digests(out) == before
+    cli.main([*argv, "--resume"])
+    assert "moved" not in capsys.readouterr().out and not (out / "earlier-1").exists()
+    before = digests(out)
+    cli.main([*argv, "--seed", "1"])
+    said = capsys.readouterr().out
+    assert said.count("moved") == 1 and f"the earlier training was moved to: {out / 'earlier-1'}\n" in said
+    assert digests(out / "earlier-1") == before
+    assert json.loads((out / "config.json").read_text())["seed"] == 1
+    shutil.copytree(out / "earlier-1", tmp_path / "back")
+    cli.main([*argv, "--out", str(tmp_path / "back"), "--resume"])  # and can be gone on with
+
+
 @pytest.mark.parametrize("fault", [KeyboardInterrupt, MemoryError])
 def test_the_table_of_finished_controllers_outlives_a_fault_in_the_next(fault, made, tmp_path, monkeypatch):
     real, calls = evaluate.episodes, []
