@@ -145,7 +145,7 @@ def _settings(config: FitConfig) -> dict[str, Any]:
     )
     stamp = config.out / "config.json"
     if config.resume and stamp.exists():
-        training.refuse_other(config.out, json.loads(stamp.read_text()) | {"out": settings["out"]}, settings)
+        training.refuse_other(config.out, training.begun(stamp) | {"out": settings["out"]}, settings)
     return settings
 
 

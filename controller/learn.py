@@ -122,7 +122,7 @@ def learn(robot: Ant, config: LearnConfig, out: Path, say: Say) -> Path:
     settings = json.dumps(asdict(config), sort_keys=True)
     stamp = out / "learn.json"
     if stamp.exists():
-        training.refuse_other(out, json.loads(stamp.read_text()), json.loads(settings))
+        training.refuse_other(out, training.begun(stamp), json.loads(settings))
     else:
         out.mkdir(parents=True, exist_ok=True)
         stamp.with_suffix(".partial").write_text(settings)

@@ -21,6 +21,7 @@ import torch
 from controller.baselines.pid import PID
 from controller.config import at_least, check_seeds, check_training
 from controller.flyer import N_Z, ROWS
+from controller.report import write_json
 from dynamics import checkpoint, data, objectives
 from dynamics import train as training
 from dynamics.adapt.gradient import GrBAL
@@ -69,12 +70,12 @@ def learn(config: LearnConfig, out: Path, say: Say) -> list[Path]:
     check_training("train", config.train)
     check_training("meta", config.meta)
     robot = Quadrotor(config.vehicle, "mujoco", payload_seen=True)
-    settings, stamp = json.dumps(asdict(config), sort_keys=True), out / "learn.json"
+    settings, stamp = json.loads(json.dumps(asdict(config))), out / "learn.json"
     if stamp.exists():
-        training.refuse_other(out, json.loads(stamp.read_text()), json.loads(settings))
+        training.refuse_other(out, training.begun(stamp), settings)
     else:
         out.mkdir(parents=True, exist_ok=True)
-        stamp.write_text(settings)
+        write_json(stamp, settings)
     folder = out / "data"
     for i in range(len(data.shards(folder)), config.batches):
         say(f"flights {i + 1}/{config.batches}  {json.dumps(gather(robot, folder, config, i))}")
@@ -97,8 +98,8 @@ def _same_data(out: Path, folder: Path) -> None:
     """Raises ResumeError where a training that was begun here saw other recordings."""
     stamp, ours = out / "data.json", {"data_sha256": data.digest(folder)}
     if stamp.exists():
-        training.refuse_other(out, json.loads(stamp.read_text()), ours)
-    stamp.write_text(json.dumps(ours))
+        training.refuse_other(out, training.begun(stamp), ours)
+    write_json(stamp, ours)
 
 
 def gather(robot: Quadrotor, folder: Path, config: LearnConfig, batch: int) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def refine(robot: Ant, config: RefineConfig, out: Path, say: Callable[[str], Non
     }
     stamp = out / "refine.json"
     if stamp.exists():
-        training.refuse_other(out, json.loads(stamp.read_text()), settings)
+        training.refuse_other(out, training.begun(stamp), settings)
     out.mkdir(parents=True, exist_ok=True)
     write_json(stamp, settings)
     folder, controller = out / "data", assemble(robot, config.controller, loaded)

@@ -36,6 +36,19 @@ def refuse_other(where: Path, theirs: Any, ours: Any, name: str = "") -> None:
         )
 
 
+def begun(stamp: Path) -> dict[str, Any]:
+    """The settings that a run wrote down when it began. Raises ResumeError where the file holds no such thing."""
+    try:
+        found = json.loads(stamp.read_text())
+    except ValueError as e:  # of JSON, or of UTF-8
+        raise ResumeError(
+            f"{stamp} is damaged ({e}); valid: the settings that the run began with, or another --out"
+        ) from e
+    if not isinstance(found, dict):
+        raise ResumeError(f"{stamp} holds no settings; valid: those that the run began with, or another --out")
+    return found
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     steps: int = 2000

@@ -2,7 +2,9 @@
 
 import json
 import re
+from pathlib import Path
 
+import pytest
 import torch
 from refusals import FIT, LEARN, digests, refused, respoil
 from safetensors import safe_open
@@ -80,6 +82,39 @@ def test_learning_on_with_other_settings(tmp_path, capsys):
     ):
         assert re.search(name, refused(capsys, *argv, *changed))
     assert digests(out) == before
+
+
+@pytest.mark.parametrize("content", [b'{"adapter": "last-', b"", b"[1, 2]", b"null", b"\xff\xfe\x00"])
+def test_settings_that_are_damaged(content, made, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    for argv, name in (
+        (("train", "--data", made / "data", *FIT, "--resume"), "config.json"),
+        (("learn", *LEARN), "learn.json"),
+        (("learn", "quadrotor"), "learn.json"),
+        (("refine", "--init", made / "ant.safetensors", "--controller.adapter", "frozen"), "refine.json"),
+    ):
+        (out / name).write_bytes(content)
+        error = refused(capsys, *argv, "--out", out)
+        assert str(out / name) in error and "another --out" in error
+        assert (out / name).read_bytes() == content and sorted(out.iterdir()) == [out / name]
+        (out / name).unlink()
+
+
+def test_no_one_sees_half_of_a_trainings_settings(made, tmp_path, monkeypatch):
+    argv = [str(a) for a in ("train", "--data", made / "data", "--out", tmp_path / "out", *FIT)]
+    cli.main(argv)
+    before = (tmp_path / "out" / "config.json").read_bytes()
+    write = Path.write_text
+
+    def cut_off(self, text, *args, **kwargs):
+        write(self, text[: len(text) // 2], *args, **kwargs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_text", cut_off)
+    with pytest.raises(SystemExit):
+        cli.main([*argv, "--resume"])
+    assert (tmp_path / "out" / "config.json").read_bytes() == before
 
 
 def test_a_newest_shard_that_is_held_out_whole(tmp_path):
