@@ -32,7 +32,7 @@ from dynamics.mlp import MLP
 from dynamics.residual import SHARE, SPREAD, Residual
 from dynamics.types import Params, Theta
 from robots.quadrotor import Quadrotor
-from robots.quadrotor_condition import Condition, Schedule, parse
+from robots.quadrotor_condition import Condition, ConditionError, Schedule, parse
 from robots.trajectory import Reference, Trajectory, make
 
 FRACTION, CABLE = (0.05, 0.35), (0.3, 0.9)  # what training may see; what is beyond is held out
@@ -179,8 +179,11 @@ def recorded(model: Residual, folder: Path, robot: str) -> tuple[data.Rows, Load
             raise data.DataError(
                 f"{path} is of vehicle {of!r}; valid: of {model.vehicle.name!r}, for which `learn` was asked"
             )
-        for text in meta.get("conditions", ["none"] * len(tensors["a"])):  # of a real vehicle nobody knows
-            schedule = parse(text, model.vehicle)
+        for text in meta.get("conditions") or ["none"] * len(tensors["a"]):  # of a real vehicle nobody knows
+            try:
+                schedule = parse(text, model.vehicle)
+            except ConditionError as e:
+                raise data.DataError(f"{path}: {e}") from e
             at = [schedule.at(i).payload for i in range(steps)]
             share += [p[0] / (1 + p[0]) if p else np.nan for p in at]
     before, after, good = model.rows(raw.s.double().numpy(), raw.a.double().numpy(), raw.s_next.double().numpy())

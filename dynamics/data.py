@@ -22,6 +22,7 @@ from torch import Tensor
 
 from dynamics.tensors import write_next
 from dynamics.types import Transitions
+from robots.schedule import ConditionError, onsets
 
 
 class DataError(ValueError):
@@ -77,10 +78,11 @@ def read_shard(path: Path, robot: str, n_state: int, n_action: int) -> tuple[dic
             )
     if tensors["a"].abs().max() > 1 + 1e-6:
         raise DataError(f"{path}: an action of {tensors['a'].abs().max():.3g} is out of bounds [-1, 1]")
-    if len(meta.get("conditions") or [""] * b) != b:
-        raise DataError(
-            f"{path} names {len(meta['conditions'])} conditions for {b} robots; valid: one for each, or none"
-        )
+    known = meta.get("conditions") or [""] * b
+    if not isinstance(known, list) or not all(isinstance(c, str) for c in known):
+        raise DataError(f"{path}: conditions are {known!r}; valid: a list with one for each robot, as a text, or none")
+    if len(known) != b:
+        raise DataError(f"{path} names {len(known)} conditions for {b} robots; valid: one for each, or none")
     return tensors, meta
 
 
@@ -148,11 +150,25 @@ def load(folder: Path, robot: str, n_state: int, n_action: int, tell: Tell | Non
         if tell is None:
             told = torch.where(healthy, 1.0, torch.nan)[:, None].expand(-1, n_action)
         else:
-            told = torch.tensor([list(tell(c)) for c in known]).repeat_interleave(steps, 0)
+            told = torch.tensor(_told(path, known, meta, tell)).repeat_interleave(steps, 0)
         columns = (t[name].flatten(0, 1) for name in ("s", "a", "s_next"))
         parts.append((*columns, episode, torch.full((b * steps,), i), healthy, told))
     s, a, s_next, episode, shard, healthy, told = (torch.cat(column) for column in zip(*parts, strict=True))
     return Rows(s, a, s_next, episode, shard, healthy, told, held_out(conditions)[episode])
+
+
+def _told(path: Path, conditions: Sequence[str], meta: dict[str, Any], tell: Tell) -> list[list[float]]:
+    """Raises DataError where a condition cannot be understood, or changes in an episode: only those of a recording end where it does."""
+    for condition in conditions:
+        if any(onsets(condition)) and "recording" not in meta:
+            raise DataError(
+                f"{path}: condition {condition!r} changes in mid-run, and an episode has one condition from its first step to its last; "
+                "valid: conditions without @STEP"
+            )
+    try:
+        return [list(tell(condition)) for condition in conditions]
+    except ConditionError as e:
+        raise DataError(f"{path}: {e}") from e
 
 
 def window(rows: Rows, at: Tensor, past: int, future: int) -> tuple[Transitions, Transitions]:

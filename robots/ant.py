@@ -137,9 +137,12 @@ class Ant:
         is dead, weak or reversed is inferred, as it must be on a robot that nobody has looked at."""
         if not condition:
             return [np.nan] * (N_MOTORS + len(LEGS))
-        told = parse(condition).at(0)
-        gains = told.gain if condition == "healthy" or told.short else (np.nan,) * len(told.gain)
-        return [*gains, *(float(leg in told.short) for leg in range(len(LEGS)))]
+        told = []
+        for _, stage in parse(condition).stages:
+            gains = stage.gain if condition == "healthy" or stage.short else (np.nan,) * len(stage.gain)
+            told.append([*gains, *(float(leg in stage.short) for leg in range(len(LEGS)))])
+        # What changes is not told: it says of no episode which of its conditions it had.
+        return [values[0] if len(set(values)) == 1 else np.nan for values in zip(*told, strict=True)]
 
     @staticmethod
     def symmetries() -> tuple[Symmetry, ...]:

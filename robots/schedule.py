@@ -33,6 +33,17 @@ class Schedule(Generic[C]):
         return tuple(onset for onset, _ in self.stages[1:])
 
 
+def onsets(text: str) -> list[int]:
+    """Of each entry of a text, which need mean nothing: 0 without an @STEP."""
+    return [int(match[1]) if (match := re.search(r"@(\d+)\s*$", entry)) else 0 for entry in text.split("+")]
+
+
+def later(text: str, steps: int) -> str:
+    """The same so many steps later."""
+    entries = zip(text.split("+"), onsets(text), strict=True)
+    return "+".join(f"{entry.partition('@')[0].strip()}@{onset + steps}" for entry, onset in entries)
+
+
 @dataclass(frozen=True)
 class Entry:
     """KIND:ARGUMENTS as written, with the text it came from and how its kind is used, for the messages."""

@@ -1,5 +1,6 @@
 """What `collect --from-bag` must know of each robot: how its messages are read, and what its state holds that no message says."""
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from controller.ros.quadrotor_brain import GAP_S, Seen, decode_quadrotor, flying
 from controller.ros.topics import TOPICS
 from robots import quadrotor_condition
 from robots.ant import Ant
+from robots.schedule import later
 from robots.vehicle import Vehicle
 
 ROUNDING = 1e-6  # by which an action may be beyond [-1, 1], as the one that was sent in units at its bound is
@@ -101,7 +103,13 @@ class AntSubject:
         return np.array([state for _, state in measured])
 
     def conditions(self, changes: Sequence[Change], stamps: Sequence[int]) -> list[str]:
-        return ["+".join(dict.fromkeys(change.condition for change in changes))]
+        """What was set first, then with the number of the first transition under it what was set in its place."""
+        told, last = changes[0].condition, changes[0].condition
+        for change in changes[1:]:
+            if change.condition != last:
+                told += f"+{later(f'healthy+{change.condition}', bisect_left(stamps, change.stamp))}"
+                last = change.condition
+        return [told]
 
     def speed(self, s: np.ndarray, s_next: np.ndarray) -> float:
         return float(Ant.score(s, s_next).mean())

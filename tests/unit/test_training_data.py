@@ -1,17 +1,19 @@
 """What training is told of a recording."""
 
+import numpy as np
 import pytest
 import torch
 
 from controller.collect import steady
 from controller.config import ControllerConfig, assemble
+from controller.ros.subjects import AntSubject, Change
 from dynamics import checkpoint, data
 from dynamics.adapt.effectiveness import Effectiveness, episode_gains
 from dynamics.adapt.gradient import INNER_STEPS, GrBAL
 from dynamics.mlp import MLP
 from dynamics.types import Phi, Theta
 from robots.ant import Ant
-from robots.condition import ConditionError
+from robots.condition import ConditionError, parse
 
 
 def test_a_short_episode_is_explained_by_all_of_it_and_a_long_one_by_both_its_ends():
@@ -82,6 +84,41 @@ def test_what_a_recording_tells_is_held_and_the_rest_is_found():
         assert torch.equal(found[e, known], told[e, known])
         assert torch.equal(told[e, known], true[e, known])
     torch.testing.assert_close(found, true, atol=0.1, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "condition, motors, legs",
+    [
+        ("leg-short:3@20", (), (0, 1, 2)),
+        ("leg-short:3+healthy@20", (), (0, 1, 2)),
+        ("leg-short:3+leg-short:1@20", (0, 1, 2, 3, 6, 7), (0, 2, 3)),
+        ("leg-short:3+leg:0@20", (0, 1, 4, 5, 6, 7), (0, 1, 2, 3)),
+        ("leg:3@20", (), (0, 1, 2, 3)),
+    ],
+)
+def test_of_a_recording_whose_condition_changes_only_what_does_not_is_told(condition, motors, legs, tmp_path):
+    told = Ant.tell(condition)
+    assert tuple(np.isfinite(told).nonzero()[0]) == (*motors, *(8 + leg for leg in legs))
+    assert all(told[i] == Ant.tell("leg-short:3")[i] for i in motors)
+    assert [told[8 + leg] for leg in legs] == [float(leg == 3 and bool(motors)) for leg in legs]
+    columns = (torch.zeros(1, 9, n) for n in (31, 8, 31))
+    meta = {"robot": "ant", "conditions": [condition], "recording": "a bag"}
+    data.append(tmp_path, *columns, torch.zeros(1, 9), meta)
+    rows = data.load(tmp_path, "ant", 31, 8, Ant.tell)  # as `collect --from-bag` writes them
+    assert torch.equal(rows.told.nan_to_num(nan=9), torch.tensor(told).expand(9, -1).nan_to_num(nan=9))
+
+
+def test_of_a_recording_it_is_told_when_its_condition_was_set():
+    def told(*changes: tuple[int, str]) -> str:
+        stamps = range(1000, 6000, 50)
+        (text,) = AntSubject().conditions([Change(stamp, condition, 0) for stamp, condition in changes], stamps)
+        return text
+
+    assert told((0, "leg:3@30")) == "leg:3@30" == told((0, "leg:3@30"), (2500, "leg:3@30"))
+    text = told((0, "leg-short:3"), (2490, "leg:0+mass:2@9"), (4000, "leg-short:3"))
+    for step, condition in ((0, "leg-short:3"), (29, "leg-short:3"), (30, "leg:0"), (38, "leg:0"), (39, "leg:0+mass:2"),
+                            (59, "leg:0+mass:2"), (60, "leg-short:3")):  # fmt: skip
+        assert parse(text).at(step) == parse(condition).at(0)
 
 
 @pytest.mark.parametrize("condition", ["leg:3@10", "healthy+leg:3@10", "leg:0+healthy@5"])

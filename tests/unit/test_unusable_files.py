@@ -11,7 +11,12 @@ from refusals import FIT, digests, refused, respoil, run_evaluate
 from safetensors.torch import save_file
 
 from controller import cli
+from controller.flyer import N_Z, ROWS
+from controller.learn_quadrotor import recorded
 from dynamics import data
+from dynamics.mlp import MLP
+from dynamics.residual import Residual
+from robots.quadrotor import Quadrotor
 
 
 @pytest.mark.parametrize("adapter", ["online-sgd", "grbal", "last-layer", "effectiveness", "effectiveness+last-layer"])
@@ -74,6 +79,22 @@ BAD_DATA = {
     "shape": ({"a": lambda a: a[..., :7].contiguous()}, r"a has shape \(8, 10, 7\), wanted \(b, t, 8\)"),
     "robot": ({"meta": {"robot": "cheetah"}}, "robot 'cheetah', wanted 'ant'"),
     "foreign": ({"meta": None}, "robot None, wanted 'ant'"),
+    "no list of conditions": (
+        {"meta": {"robot": "ant", "conditions": 5}},
+        "conditions are 5; valid: a list with one for each robot",
+    ),
+    "conditions that are no texts": (
+        {"meta": {"robot": "ant", "conditions": [1] * 8}},
+        r"conditions are \[1, 1.*; valid: a list",
+    ),
+    "unknown condition": (
+        {"meta": {"robot": "ant", "conditions": ["healthy"] * 7 + ["limp"]}},
+        "unknown condition 'limp'.*; valid: healthy, leg",
+    ),
+    "a change": (
+        {"meta": {"robot": "ant", "conditions": ["leg-short:3@20"] * 8}},
+        "'leg-short:3@20' changes in mid-run.*; valid: .* without @STEP",
+    ),
 }
 
 
@@ -86,6 +107,17 @@ def test_a_bad_dataset_is_refused_and_left_as_it_is(kind, own, tmp_path, capsys)
     error = refused(capsys, "train", "--data", own / "data", "--out", tmp_path / "out", *FIT)
     assert re.search(sentence, error) and "shard-00000.safetensors" in error, error
     assert digests(own) == before
+
+
+def test_a_quadrotors_recording_under_a_condition_that_means_nothing(tmp_path):
+    robot = Quadrotor("1kg", "mujoco", payload_seen=True)
+    meta = {"robot": "quadrotor", "vehicle": "1kg", "conditions": ["none", "payload:9"]}
+    path = data.append(
+        tmp_path, torch.zeros(2, 3, 22), torch.zeros(2, 3, 4), torch.zeros(2, 3, 22), torch.zeros(2, 3), meta
+    )
+    with pytest.raises(data.DataError, match=rf"{path}: condition 'payload:9'.*; valid: payload:"):
+        recorded(Residual(robot.vehicle, MLP(ROWS, 4, 1), N_Z), tmp_path, robot.name)
+    robot.close()
 
 
 def test_datasets_that_are_not_there_or_too_small(own, tmp_path, capsys):
