@@ -19,6 +19,7 @@ from dynamics.adapt.effectiveness import Effectiveness
 from dynamics.adapt.frozen import Frozen
 from dynamics.adapt.gradient import INNER_STEPS, GrBAL, OnlineSGD
 from dynamics.adapt.last_layer import LastLayer
+from dynamics.checkpoint import Checkpoint
 from dynamics.mlp import MLP
 from dynamics.train import TrainConfig
 from dynamics.types import Adapter, Theta, as_phi
@@ -169,6 +170,19 @@ def make_adapter(name: str, model: MLP, inner_steps: int = 1) -> Adapter:
     return makers[name]()
 
 
+def check_learned(name: str, loaded: Checkpoint) -> None:
+    """Raises CheckpointError where what the adapter of that name (one, not two joined by +) learned is not all there, or has another shape."""
+    model, theta = loaded.model, loaded.theta
+    if name == "effectiveness":
+        fresh = Effectiveness(model).meta(theta) | {"effectiveness.sigma": torch.ones(model.space.n_delta)}
+        # In files from before motors and bodies had settings of their own one number stands for all.
+        return checkpoint.check_meta(loaded.path, theta, fresh, spread=True)
+    fresh = {"online-sgd": OnlineSGD, "grbal": GrBAL, "last-layer": LastLayer}[name](model).meta(theta)
+    if name == "grbal" and INNER_STEPS in theta.meta:
+        fresh[INNER_STEPS] = torch.ones(())
+    checkpoint.check_meta(loaded.path, theta, fresh)
+
+
 def make_planner(config: PlannerConfig, n_action: int) -> Shooting:
     """Raises UsageError."""
     at_least(1, planner_horizon=config.horizon, planner_iterations=config.iterations)
@@ -221,8 +235,8 @@ def running_cost(robot: Ant, theta: Theta, fall_price: float) -> Cost:
     return cost
 
 
-def assemble(robot: Ant, config: ControllerConfig, loaded: checkpoint.Checkpoint) -> Controller:
-    """Raises UsageError, also where the checkpoint was never trained for the adapter."""
+def assemble(robot: Ant, config: ControllerConfig, loaded: Checkpoint) -> Controller:
+    """Raises UsageError, also where the checkpoint was never trained for the adapter, and CheckpointError where what it learned is not whole."""
     at_least(1, context_window_k=config.k)
     learned = {name.split(".")[0] for name in loaded.theta.meta}
     for part in config.adapter.split("+"):
@@ -231,6 +245,8 @@ def assemble(robot: Ant, config: ControllerConfig, loaded: checkpoint.Checkpoint
                 f"the checkpoint has no meta parameters for adapter {part!r}; valid: {', '.join(sorted({'frozen'} | learned))}, "
                 f"or a checkpoint made by `sealegs train {robot.name} --adapter {part}`"
             )
+        if part != "frozen":
+            check_learned(part, loaded)
     n, dtype = robot.space.n_action, getattr(torch, config.precision)
     one = torch.ones(n)
     loaded.model.stepper(as_phi(loaded.theta), dtype)  # compiled, where that is to be, before a step is waited for

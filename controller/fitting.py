@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 
 from controller import report
-from controller.config import UsageError, at_least, check_seeds, check_training
+from controller.config import UsageError, at_least, check_learned, check_seeds, check_training
 from dynamics import checkpoint, data, objectives, tensors
 from dynamics import train as training
 from dynamics.adapt.effectiveness import episode_gains
@@ -80,12 +80,17 @@ def fit_adapter(
         _refuse_unused(config)
     settings = _settings(config)
     rows = data.load(config.data, robot.name, robot.space.n_state, robot.space.n_action, robot.tell)
-    model, theta = _start(robot, config, rows)
+    loaded = _start(robot, config, rows)
+    model, theta = loaded.model, loaded.theta
     if config.adapter.startswith("effectiveness") and "effectiveness.sigma" not in theta.meta:
         raise UsageError(
             f"adapter 'effectiveness' needs --init with the network's deviation, which {config.init} lacks; valid: a checkpoint made by "
             "`sealegs learn`"
         )
+    for part in config.adapter.split("+"):
+        # It starts from what was learned before, where there is something.
+        if part == "effectiveness" or any(name.startswith(f"{part}.") for name in theta.meta):
+            check_learned(part, loaded)
     objectives.Sampler.of(rows)  # refused before anything is moved
     config.out.mkdir(parents=True, exist_ok=True)
     if not config.resume and (earlier := report.set_aside(config.out, *FILES)) is not None:
@@ -149,13 +154,12 @@ def _settings(config: FitConfig) -> dict[str, Any]:
     return settings
 
 
-def _start(robot: Ant, config: FitConfig, rows: data.Rows) -> tuple[MLP, Theta]:
+def _start(robot: Ant, config: FitConfig, rows: data.Rows) -> checkpoint.Checkpoint:
     if config.init is not None:
-        loaded = checkpoint.load(config.init, robot.name, robot.space)
-        return loaded.model, loaded.theta
+        return checkpoint.load(config.init, robot.name, robot.space)
     model = MLP(robot.space, config.width, config.depth, config.ensemble, robot.n_body)
     net = model.init(torch.Generator().manual_seed(config.seed))
-    return model, Theta(net, model.fit_norm(rows.s, rows.s_next), {})
+    return checkpoint.Checkpoint(model, Theta(net, model.fit_norm(rows.s, rows.s_next), {}), {})
 
 
 def _tried(path: Path, header: dict[str, Any]) -> Trials:

@@ -359,6 +359,8 @@ def make_flyer(adapter: str, robot: Quadrotor, target: Target, weights: Path | N
             f"the checkpoint has no meta parameters for adapter {adapter!r}; valid: {', '.join(sorted({'frozen'} | learned))}, "
             f"or a checkpoint made by `sealegs learn quadrotor`"
         )
+    if adapter != "frozen":
+        checkpoint.check_meta(path, loaded.theta, ADAPTERS[adapter](loaded.model).meta(loaded.theta))
     return assemble(adapter, robot, target, loaded.model, loaded.theta)
 
 

@@ -14,7 +14,16 @@ from pathlib import Path
 import torch
 
 from controller.collect import on_policy, steady
-from controller.config import ControllerConfig, assemble, at_least, check_seeds, check_share, check_training, weights_of
+from controller.config import (
+    ControllerConfig,
+    assemble,
+    at_least,
+    check_learned,
+    check_seeds,
+    check_share,
+    check_training,
+    weights_of,
+)
 from controller.learn import before_falls, explain
 from controller.report import write_json
 from dynamics import checkpoint, data, objectives, value
@@ -66,6 +75,8 @@ def refine(robot: Ant, config: RefineConfig, out: Path, say: Callable[[str], Non
         steady(condition)
     path = config.init or weights_of(robot.name, config.controller.adapter)
     loaded = checkpoint.load(path, robot.name, robot.space)
+    if loaded.theta.meta:
+        check_learned("effectiveness", loaded)  # what explains the recordings
     settings = json.loads(json.dumps(asdict(config), default=str)) | {
         "init": hashlib.sha256(path.read_bytes()).hexdigest()
     }

@@ -11,7 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from controller.config import ControllerConfig, PlannerConfig, assemble, make_adapter, make_planner, weights_of
+from controller.config import (
+    ControllerConfig,
+    PlannerConfig,
+    assemble,
+    check_learned,
+    make_adapter,
+    make_planner,
+    weights_of,
+)
 from dynamics import checkpoint
 from dynamics.adapt.effectiveness import Effectiveness
 from dynamics.adapt.gradient import GrBAL, OnlineSGD
@@ -83,7 +91,10 @@ def make(seed: int, path: Path | None, *, k: int = 32, robots: int = 16, width: 
         loaded = checkpoint.load(path or shipped, robot.name, robot.space)
         weights = str(path or shipped)
     theta = loaded.theta._replace(meta=_fresh_meta(loaded.model, loaded.theta) | loaded.theta.meta)
-    return Workload(robot, loaded._replace(theta=theta), walk, actions, k, weights)
+    loaded = loaded._replace(theta=theta)
+    for name in ("online-sgd", "grbal", "last-layer", "effectiveness"):
+        check_learned(name, loaded)
+    return Workload(robot, loaded, walk, actions, k, weights)
 
 
 def _fresh_meta(model: MLP, theta: Theta) -> Params:

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from dynamics import scalar
 from dynamics.mlp import MLP
 from dynamics.tensors import write
-from dynamics.types import Theta
+from dynamics.types import Params, Theta
 from robots.space import StateSpace
 
 FORMAT = 1
@@ -31,6 +31,7 @@ class Checkpoint(NamedTuple):
     model: MLP
     theta: Theta
     record: dict[str, Any]
+    path: Path = Path()  # where it was loaded from
 
 
 def save(path: Path, robot: str, model: MLP, theta: Theta, record: dict[str, Any]) -> None:
@@ -91,7 +92,18 @@ def load(path: Path, robot: str, space: StateSpace) -> Checkpoint:
         got = tensors[name].shape if name in tensors else None
         if got != shape:
             raise CheckpointError(f"{path}: {name} has shape {got and tuple(got)}, wanted {tuple(shape)}")
-    return Checkpoint(model, theta, header.get("record", {}))
+    return Checkpoint(model, theta, header.get("record", {}), path)
+
+
+def check_meta(path: Path, theta: Theta, fresh: Params, spread: bool = False) -> None:
+    """Raises CheckpointError unless theta has all the meta parameters of `fresh`, in their shapes; spread: or one number that stands for all."""
+    for name, wanted in fresh.items():
+        got = tuple(theta.meta[name].shape) if name in theta.meta else None
+        if got != tuple(wanted.shape) and not (spread and got == ()):
+            raise CheckpointError(
+                f"{path}: meta.{name} has shape {got}, wanted {tuple(wanted.shape)}; valid: a checkpoint in which adapter "
+                f"{name.partition('.')[0]!r} is whole"
+            )
 
 
 def git_revision() -> str:

@@ -10,12 +10,16 @@ import torch
 from refusals import FIT, digests, refused, respoil, run_evaluate
 from safetensors.torch import save_file
 
-from controller import cli
-from controller.flyer import N_Z, ROWS
+from controller import cli, workload
+from controller.config import weights_of
+from controller.flyer import N_Z, ROWS, make_flyer
 from controller.learn_quadrotor import recorded
-from dynamics import data
+from dynamics import checkpoint, data
+from dynamics.adapt.gradient import INNER_STEPS
 from dynamics.mlp import MLP
 from dynamics.residual import Residual
+from dynamics.types import Params
+from robots.ant import Ant
 from robots.quadrotor import Quadrotor
 
 
@@ -63,6 +67,53 @@ def test_a_bad_checkpoint(kind, own, tmp_path, capsys):
         error = refused(capsys, *argv)
         assert sentence in error and str(path) in error, error
         assert not out.exists()
+
+
+HALF = {
+    "effectiveness": {"effectiveness.gamma": None, "effectiveness.sigma": None, "effectiveness.precision": (7,), "effectiveness.inflation": (2,)},
+    "online-sgd": {"online-sgd.log_rate": (3,)},
+    "last-layer": {"last-layer.log_noise": None, "last-layer.log_prior": (4,), "last-layer.logit_gamma": (1,)},
+    "grbal": {"grbal.log_rate.W0": None, "grbal.log_rate.K": (2,), "grbal.steps": (3,)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("adapter", [*HALF, "effectiveness+last-layer"])
+def test_a_checkpoint_of_which_half_of_an_adapter_is_gone(adapter, made, tmp_path, capsys):
+    loaded = checkpoint.load(made / "ant.safetensors", "ant", Ant.space)
+    meta = workload._fresh_meta(loaded.model, loaded.theta) | {INNER_STEPS: torch.tensor(2.0)}
+    path, out = tmp_path / "half.safetensors", tmp_path / "out"
+
+    def save(meta: Params) -> None:
+        checkpoint.save(path, "ant", loaded.model, loaded.theta._replace(meta=meta), {})
+
+    commands = [run_evaluate(path, out, "--adapters", adapter)]
+    if adapter == "effectiveness":
+        commands.append(("refine", "--init", path, "--out", out, "--controller.adapter", "frozen"))
+    else:
+        commands.append(("train", "--data", made / "data", "--init", path, "--out", out, "--adapter", adapter, *FIT))
+    for part in adapter.split("+"):
+        for name, shape in HALF[part].items():
+            spoilt = {n: w for n, w in meta.items() if n != name} | ({} if shape is None else {name: torch.ones(shape)})
+            save(spoilt)
+            for argv in commands:
+                if (argv[0], name) != ("train", "effectiveness.sigma"):  # which it says in words of its own
+                    error = refused(capsys, *argv)
+                    assert f"{path}: meta.{name} has shape {shape}, wanted (" in error and f"'{part}' is whole" in error
+                    assert not out.exists()
+    save(meta)
+    cli.main([str(a) for a in run_evaluate(path, out, "--adapters", adapter)])  # whole it is taken
+
+
+def test_a_quadrotors_checkpoint_of_which_half_of_an_adapter_is_gone(tmp_path):
+    robot = Quadrotor("1kg", "mujoco", payload_seen=True)
+    for adapter, name in (("variational", "keep"), ("last-layer", "log_prior"), ("grbal", "log_rate.b1")):
+        loaded = checkpoint.load(weights_of("quadrotor", adapter), "quadrotor", ROWS)
+        for change in ({}, {f"{adapter}.{name}": torch.ones(3)}):
+            meta = {n: w for n, w in loaded.theta.meta.items() if n != f"{adapter}.{name}"} | change
+            checkpoint.save(tmp_path / "q", "quadrotor", loaded.model, loaded.theta._replace(meta=meta), loaded.record)
+            with pytest.raises(checkpoint.CheckpointError, match=rf"{tmp_path / 'q'}: meta.{adapter}.{name} has shape"):
+                make_flyer(adapter, robot, "vehicle", tmp_path / "q")
+    robot.close()
 
 
 def put(value: float):
