@@ -6,6 +6,20 @@ import sys
 # One thread for each torch product: the loop spreads whole robots over threads instead. To be set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import robots as _moving  # noqa: F401 (chooses how MuJoCo draws, where nobody did)
+
+try:
+    import mujoco  # noqa: F401 (looks for what it was told to draw with when it is imported, whatever is asked of it then)
+except (RuntimeError, AttributeError, ImportError) as e:  # each OpenGL loader fails in its own way
+    if "MUJOCO_GL" not in os.environ or isinstance(e, ModuleNotFoundError):
+        raise
+    print(
+        f"sealegs: MuJoCo cannot be used with MUJOCO_GL={os.environ['MUJOCO_GL']} ({e}); valid: egl or osmesa where that library is, glfw with a "
+        "screen, off, or unset",
+        file=sys.stderr,
+    )
+    sys.exit(2)
+
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any

@@ -167,6 +167,16 @@ def test_the_installed_command(own):
     assert re.fullmatch(said, result.stderr)
 
 
+@pytest.mark.parametrize("name", ["foo", "EGLL", "0x"])
+def test_a_way_to_draw_that_there_is_not(name):
+    result = subprocess.run(
+        [sys.executable, "-m", "controller.cli", "evaluate", "--help"],
+        capture_output=True, text=True, check=False, timeout=60, env=os.environ | {"MUJOCO_GL": name},
+    )  # fmt: skip
+    assert result.returncode == 2 and result.stdout == ""
+    assert re.fullmatch(rf"sealegs: .*MUJOCO_GL={name} .*; valid: egl or osmesa .*\n", result.stderr)
+
+
 def test_nobody_reads_what_is_printed():
     read, write = os.pipe()
     os.close(read)
