@@ -85,7 +85,9 @@ class Probe(Node):
         self.rows: list[tuple[float, Row]] = []
         self.efforts: list[tuple[int, np.ndarray]] = []  # by stamp [ns]
         self.said: list[tuple[float, str]] = []  # by the robot, of the commands that it gets
-        self.silences: list[float] = []  # when it said that it takes the safe action
+        self.silences: list[
+            tuple[float, float]
+        ] = []  # when it said that it takes the safe action, and how long the last command had acted [ms]
         self.at: Odometry | None = None
         self.crashes: list[float] = []  # when it said that no command helps any more
         self.create_subscription(Float64MultiArray, "sealegs_controller/commands", self._command, EVERYTHING)
@@ -114,8 +116,10 @@ class Probe(Node):
 
     def _diagnosis(self, m: DiagnosticArray) -> None:
         self.said += [(time.monotonic(), s.message) for s in m.status if s.name.endswith("sealegs_robot: commands")]
-        if any("the safe action acts" in s.message for s in m.status):
-            self.silences.append(time.monotonic())
+        for s in m.status:
+            if "the safe action acts" in s.message:
+                acted = next((float(v.value) for v in s.values if v.key == "acted_ms"), float("nan"))
+                self.silences.append((time.monotonic(), acted))
         if any("has crashed" in s.message for s in m.status):
             self.crashes.append(time.monotonic())
 
@@ -235,7 +239,7 @@ class Bench:
             recovered = recovered and probe.spin(BACK_S / self.speed, self.back)
         if fault in KILLED and self.robot != "ant":
             # While a node starts nobody looks, and what the robot said meanwhile waits behind what else did.
-            probe.spin(SAID_S, lambda: any(t > begun for t in probe.silences))
+            probe.spin(SAID_S, lambda: any(t > begun for t, _ in probe.silences))
         first = next((t for t, r in probe.rows if t > over and r.kind == STEP and r.run > old), float("nan"))
         seen = [c for c in probe.commands if c.time > begun]
         sound = all(((c.data >= self.low) & (c.data <= self.high)).all() for c in seen)  # False where NaN
@@ -248,9 +252,13 @@ class Bench:
             why = f"no command for {1e3 * gap:.0f} ms"
         elif fault in KILLED and self.robot == "ant" and (moved := self._moved_in_silence()):
             why = f"not in the safe action {moved:.2f} s after the last command"
-        elif fault in KILLED and self.robot != "ant" and not any(t > begun for t in probe.silences):
+        elif fault in KILLED and self.robot != "ant":
+            acted = [ms for t, ms in probe.silences if t > begun]
             words = [f"{t - begun:.1f} s: {what}" for t, what in probe.said if t > begun]
-            why = f"the robot did not say that it takes the safe action, but {'; '.join(words) or 'nothing'}"
+            if not acted:
+                why = f"the robot did not say that it takes the safe action, but {'; '.join(words) or 'nothing'}"
+            elif not max(acted) <= SILENT * 1e3 * period + 1e-3:  # also where it is not told
+                why = f"the last command acted for {max(acted):.1f} ms"
         crashed = any(t > begun for t in probe.crashes)
         if crashed:
             why = why or "the vehicle has crashed"

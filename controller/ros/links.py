@@ -197,7 +197,7 @@ class Link:
                 if k >= steps:
                     break
             if moving:
-                silent = target - self._heard > SILENCE * self.period
+                silent = target + grain - self._heard > SILENCE * self.period
                 self.counts["silent"] += silent
                 self.plant.substep(None if silent else self._action, self.schedule.at(k))
         if self.c.robot == "ant":

@@ -72,6 +72,8 @@ class RobotNode(Node):
         self.action: np.ndarray | None = None
         self.heard: int | None = None
         self._obeyed = 0  # when a command was, last [ns]
+        self._safe = False  # whether the safe action acts
+        self._acted = 0  # how long a command acted at most until it took its place [ns], since that was said
         self._label: convert.Label | None = None
         self._counts: Counter[str] = Counter()
         self._outputs = {
@@ -150,10 +152,17 @@ class RobotNode(Node):
         self._obeyed = self.now
 
     def acting(self) -> np.ndarray | None:
-        """The command in force; None after SILENCE: the plant then does what is safe."""
-        if self.heard is None or self.now - self.heard > SILENCE * self.period:
-            self._counts["silent"] += self.heard is not None
+        """The command in force for a step of the physics; None where that would end later than SILENCE: the plant then does what is safe."""
+        assert self.plant is not None
+        if self.heard is None:
             return None
+        acted = self.now - self.heard
+        if acted + self.period // self.plant.substeps > SILENCE * self.period:
+            self._counts["silent"] += 1
+            if not self._safe:
+                self._safe, self._acted = True, max(self._acted, acted)
+            return None
+        self._safe = False
         return self.action
 
     # --- states out
@@ -262,9 +271,12 @@ class RobotNode(Node):
             if counts["silent"]
             else f"{counts['obeyed']} commands obeyed"
         )
+        values = {**counts, "acted_ms": self._acted / 1e6} if counts["silent"] else counts
+        if not self._safe:
+            self._acted = 0
         status = DiagnosticStatus(
             name=f"{self.get_fully_qualified_name()}: commands", level=level, message=say,
-            values=[KeyValue(key=k, value=str(v)) for k, v in counts.items()],
+            values=[KeyValue(key=k, value=str(v)) for k, v in values.items()],
         )  # fmt: skip
         message = DiagnosticArray(status=[status])
         message.header.stamp = self.get_clock().now().to_msg()

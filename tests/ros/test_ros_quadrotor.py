@@ -18,6 +18,7 @@ from controller.ros import bag, convert
 from controller.ros.bench import BACK_S, Bench
 from controller.ros.brains import BRAINS
 from controller.ros.controller_config import ControlConfig
+from controller.ros.faults import controller_killed
 from controller.ros.flight_config import FlightConfig, make_robot
 from controller.ros.intake import PATIENCE
 from controller.ros.loop import MISS, OPERATOR, RESET, STEP
@@ -213,6 +214,13 @@ def test_late_states_are_thrown_away_until_there_are_so_many_that_it_is_the_cloc
     probe.set("robot", {"fault": "none"})
     bench.running()
     assert probe.spin(BACK_S / bench.speed, bench.back) and not probe.crashes
+
+
+def test_a_killed_controllers_last_command_acts_for_two_periods_at_most(bench):
+    outcome = controller_killed(bench, np.random.default_rng(1))
+    assert outcome.safe and outcome.recovered, outcome
+    acted = [ms for _, ms in bench.probe.silences]
+    assert acted and 1e3 * bench.period <= max(acted) <= 2e3 * bench.period
 
 
 def test_plan_reference_and_robot_are_drawn_on_one_topic(bench):
