@@ -68,8 +68,12 @@ def blank(kind: str) -> Any:
 
 
 def run(c: DelaysConfig, delay_ms: float, compensated: bool, seed: int) -> dict[str, Any]:
-    """One episode -> score: the ant's mean forward speed [m/s], or the quadrotor's RMS distance from its path [m], from second 1 on; and
-    the ant's time to recover from the last change."""
+    return episode(c, delay_ms, compensated, seed)[0]
+
+
+def episode(c: DelaysConfig, delay_ms: float, compensated: bool, seed: int) -> tuple[dict[str, Any], np.ndarray]:
+    """One episode -> what is kept of it, and the forward speed (steps - 1,) [m/s] of every period. Kept is the score: the ant's mean forward speed
+    [m/s], or the quadrotor's RMS distance from its path [m], from second 1 on; and the ant's time to recover from the last change."""
     control = ControlConfig(robot=c.robot, seed=seed, controller=c.controller, flight=c.flight)
     brain = BRAINS[c.robot](control, None)
     plant = PLANTS[c.robot](RobotConfig(robot=c.robot, seed=seed, flight=c.flight))
@@ -111,11 +115,12 @@ def run(c: DelaysConfig, delay_ms: float, compensated: bool, seed: int) -> dict[
         score = float(np.sqrt(np.mean(np.sum((places - asked)[first:] ** 2, 1))))
     speed, onset = np.diff(places[:, 0]) / brain.dt, schedule.onsets[-1] if schedule.onsets else None
     recover = float("nan") if onset is None or c.robot != "ant" else recovery(speed, onset, brain.dt)
-    return {
+    kept = {
         "delay_ms": delay_ms, "lead_ms": lead / MS, "compensated": compensated, "seed": seed, "score": score,
         "error_after": float(np.nanmean(errors[first:])), "trouble": plant.trouble(),
         "recover_s": recover,
     }  # fmt: skip
+    return kept, speed
 
 
 def table(c: DelaysConfig, rows: list[dict[str, Any]]) -> str:

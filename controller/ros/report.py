@@ -145,14 +145,21 @@ def _adaptation(rows: list[Row], changes: list[dict[str, Any]], dt: float) -> li
     return found
 
 
-def _motion(states: list[tuple[int, int, Any]], changes: list[dict[str, Any]], dt: float) -> dict[str, Any]:
+def _speed(states: list[tuple[int, int, Any]], dt: float) -> tuple[np.ndarray, np.ndarray]:
+    """-> stamps [ns], forward speed (t,) [m/s] of every period; empty where that is not known."""
     by = {stamp: odom for _, stamp, odom in states}
     stamps = np.array(sorted(by))
     x = np.array([by[int(s)].pose.pose.position.x for s in stamps])
     if len(x) < 2 or not np.isfinite(x).all():
-        return {}
+        return stamps, np.empty(0)
     grid = np.arange(stamps[0], stamps[-1] + 1, 1e9 * dt)  # holes are bridged
-    speed = np.diff(np.interp(grid, stamps, x)) / dt
+    return stamps, np.diff(np.interp(grid, stamps, x)) / dt
+
+
+def _motion(states: list[tuple[int, int, Any]], changes: list[dict[str, Any]], dt: float) -> dict[str, Any]:
+    stamps, speed = _speed(states, dt)
+    if not len(speed):
+        return {}
     recovery = [
         {
             "condition": c["condition"],
@@ -162,6 +169,20 @@ def _motion(states: list[tuple[int, int, Any]], changes: list[dict[str, Any]], d
         if c["stamp"] - stamps[0] < 1e9 * dt * (len(speed) - 1)
     ]
     return {"mean_forward_speed_m_s": float(speed.mean()), "recovery": recovery}
+
+
+def speed_after(path: Path, dt: float) -> np.ndarray:
+    """A recording -> forward speed (t,) [m/s] of every period from its last change on. Raises UsageError where it holds none."""
+    states, at = [], None
+    for m in bag.read(path):
+        if m.topic.endswith("/odom"):
+            states.append((m.time, convert.stamp_of(m.content), m.content))
+        elif m.topic.endswith("/condition") and (change := json.loads(m.content.data))["step"] > 0:
+            at = change["stamp"]
+    stamps, speed = _speed(states, dt)
+    if at is None:
+        raise UsageError(f"{path} holds no change of the robot; valid: a recording with one")
+    return speed[max(0, round((at - stamps[0]) / (1e9 * dt))) :]
 
 
 def _tracking(states: list[tuple[int, int, Any]], rows: list[Row], record: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from controller.config import make_controller
 from controller.ros import bag, convert
 from controller.ros.bench import QUICK, Probe
 from controller.ros.commands import Nodes
+from controller.ros.report import speed_after
 from controller.run import episodes
 from robots.ant import Ant
 from robots.condition import parse
@@ -37,6 +38,11 @@ def test_the_actions_are_those_of_the_same_loop_in_one_process(recording):
     alone = episodes(make_controller(ant, CONFIG), ant, [parse(CONDITION)], [SEED], STEPS, threads=1)
     assert np.array_equal(recorded(recording), alone.a[0])
     assert np.abs(alone.a).max() > 0.1
+    onset = parse(CONDITION).onsets[-1]
+    speed = ant.score(alone.s[0, onset:-1], alone.s[0, onset + 1 :])[
+        : STEPS - 1 - onset
+    ]  # after its last command nothing is published
+    assert np.allclose(speed_after(recording, Ant.dt), speed, atol=1e-6)
 
 
 def noisy(folder: Path, domain: int, halts: tuple[int, ...]) -> tuple[dict[int, np.ndarray], list[int]]:
