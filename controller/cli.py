@@ -76,6 +76,8 @@ def _options(kind: Any, prefix: str = "--") -> Iterator[str]:
     """As tyro names them."""
     for f in fields(kind):
         name = prefix + f.name.replace("_", "-")
+        if tyro.conf.Suppress in getattr(f.type, "__metadata__", ()):
+            continue
         if is_dataclass(f.type):
             yield from _options(f.type, f"{name}.")
         elif f.name != "robot":

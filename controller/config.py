@@ -90,6 +90,28 @@ def check_onsets(schedules: Sequence[Schedule[Any]], steps: int) -> None:
             )
 
 
+@dataclass(frozen=True)
+class Training(TrainConfig):
+    """A training as options: what is here hidden from the command line would make no difference. --seed is of everything."""
+
+    seed: tyro.conf.Suppress[int] = 0
+
+
+@dataclass(frozen=True)
+class BlindTraining(Training):
+    """One in which nothing is validated."""
+
+    validate_every: tyro.conf.Suppress[int] = 0
+    patience: tyro.conf.Suppress[int] = 10
+
+
+@dataclass(frozen=True)
+class RoundTraining(BlindTraining):
+    """One that is short: its state is saved when it is over."""
+
+    save_every: tyro.conf.Suppress[int] = 500
+
+
 def check_training(name: str, config: TrainConfig) -> None:
     """name: of the option, as `train` in --train.steps. Raises UsageError."""
     least = {"steps": 1, "validate_every": 0, "patience": 1, "save_every": 1}
@@ -155,6 +177,13 @@ class ControllerConfig:
     planner: PlannerConfig = field(default_factory=PlannerConfig)
 
 
+@dataclass(frozen=True)
+class AnyController(ControllerConfig):
+    """The loop of several adapters, which are named elsewhere."""
+
+    adapter: tyro.conf.Suppress[AdapterName] = "effectiveness"
+
+
 def make_adapter(name: str, model: MLP, inner_steps: int = 1) -> Adapter:
     """The adapter of that name. inner_steps: GrBAL's. Raises UsageError."""
     makers = {
@@ -168,6 +197,12 @@ def make_adapter(name: str, model: MLP, inner_steps: int = 1) -> Adapter:
     if name not in makers:
         raise UsageError(f"unknown adapter {name!r}; valid: {', '.join(makers)}")
     return makers[name]()
+
+
+def check_deadline(config: ControllerConfig) -> None:
+    """Raises UsageError."""
+    if config.deadline_ms is not None and not (math.isfinite(config.deadline_ms) and config.deadline_ms > 0):
+        raise UsageError(f"controller.deadline-ms is {config.deadline_ms:g}; valid: a finite number above 0, or None")
 
 
 def check_learned(name: str, loaded: Checkpoint) -> None:
@@ -238,6 +273,7 @@ def running_cost(robot: Ant, theta: Theta, fall_price: float) -> Cost:
 def assemble(robot: Ant, config: ControllerConfig, loaded: Checkpoint) -> Controller:
     """Raises UsageError, also where the checkpoint was never trained for the adapter, and CheckpointError where what it learned is not whole."""
     at_least(1, context_window_k=config.k)
+    check_deadline(config)
     learned = {name.split(".")[0] for name in loaded.theta.meta}
     for part in config.adapter.split("+"):
         if part != "frozen" and part not in learned:

@@ -15,7 +15,7 @@ import numpy as np
 from controller import oracle, report, score
 from controller.config import (
     WEIGHTS,
-    ControllerConfig,
+    AnyController,
     UsageError,
     at_least,
     check_onsets,
@@ -54,7 +54,7 @@ class EvaluateConfig:
     """a checkpoint for every adapter; by default the shipped one of each"""
     specialists: Path = WEIGHTS / "specialists"
     """folder of CONDITION.safetensors, for the specialist"""
-    controller: ControllerConfig = field(default_factory=ControllerConfig)
+    controller: AnyController = field(default_factory=AnyController)
     seed: int = 0
     """of the bootstrap intervals"""
     out: Path = Path("runs/evaluate")

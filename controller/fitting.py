@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 
 from controller import report
-from controller.config import UsageError, at_least, check_learned, check_seeds, check_training
+from controller.config import Training, UsageError, at_least, check_learned, check_seeds, check_training
 from dynamics import checkpoint, data, objectives, tensors
 from dynamics import train as training
 from dynamics.adapt.effectiveness import episode_gains
@@ -53,7 +53,7 @@ class FitConfig:
     width: int = 256
     depth: int = 3
     ensemble: int = 1
-    train: training.TrainConfig = training.TrainConfig(steps=2000, lr=3e-4, validate_every=100)
+    train: Training = Training(steps=2000, lr=3e-4, validate_every=100)
     resume: bool = False
     """go on from the state in --out"""
     device: Literal["cpu", "cuda"] = "cpu"

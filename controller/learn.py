@@ -23,8 +23,10 @@ from controller.collect import explore, on_policy, steady
 from controller.config import (
     ControllerConfig,
     PlannerConfig,
+    RoundTraining,
     assemble,
     at_least,
+    check_deadline,
     check_seeds,
     check_share,
     check_training,
@@ -88,7 +90,7 @@ class LearnConfig:
     depth: int = 3
     ensemble: int = 1
     batch: int = 512
-    train: training.TrainConfig = training.TrainConfig(steps=2500)
+    train: RoundTraining = RoundTraining(steps=2500)
     value: ValueConfig = ValueConfig()
     risk: RiskConfig = RiskConfig()
     controller: ControllerConfig = ControllerConfig(adapter="effectiveness", planner=GATHERING, fall_price=30.0)
@@ -110,6 +112,7 @@ def learn(robot: Ant, config: LearnConfig, out: Path, say: Say) -> Path:
     check_share(config.share)
     check_seeds(config.seed)
     check_training("train", config.train)
+    check_deadline(config.controller)
     at_least(
         0, rounds=config.rounds, value_from=config.value_from, risk_from=config.risk_from, later_from=config.later_from
     )

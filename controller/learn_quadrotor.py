@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from controller.baselines.pid import PID
-from controller.config import at_least, check_seeds, check_training
+from controller.config import BlindTraining, Training, at_least, check_seeds, check_training
 from controller.flyer import N_Z, ROWS
 from controller.report import write_json
 from dynamics import checkpoint, data, objectives
@@ -53,8 +53,8 @@ class LearnConfig:
     width: int = 32
     depth: int = 2
     batch: int = 512
-    train: training.TrainConfig = training.TrainConfig(steps=3000, lr=3e-3, validate_every=0)
-    meta: training.TrainConfig = training.TrainConfig(steps=800, lr=2e-3, validate_every=100)
+    train: BlindTraining = BlindTraining(steps=3000, lr=3e-3)
+    meta: Training = Training(steps=800, lr=2e-3, validate_every=100)
     windows: int = 32
     past: int = 32
     future: int = 20

@@ -16,8 +16,10 @@ import torch
 from controller.collect import on_policy, steady
 from controller.config import (
     ControllerConfig,
+    RoundTraining,
     assemble,
     at_least,
+    check_deadline,
     check_learned,
     check_seeds,
     check_share,
@@ -57,7 +59,7 @@ class RefineConfig:
     share: float = 0.25
     """of a batch that is drawn from these"""
     batch: int = 512
-    train: training.TrainConfig = training.TrainConfig(steps=1000, lr=2e-4, decay_from=0.3)
+    train: RoundTraining = RoundTraining(steps=1000, lr=2e-4, decay_from=0.3)
     value: ValueConfig = ValueConfig(steps=150, newest=1.0)
     controller: ControllerConfig = ControllerConfig()
     seed: int = 0
@@ -70,6 +72,7 @@ def refine(robot: Ant, config: RefineConfig, out: Path, say: Callable[[str], Non
     at_least(1, rounds=config.rounds, steps=config.steps, before=config.before, batch=config.batch)
     check_seeds(config.seed)
     check_training("train", config.train)
+    check_deadline(config.controller)
     check_share(config.share)
     for condition in config.conditions:
         steady(condition)

@@ -52,20 +52,22 @@ def test_cuda_where_there_is_none(made, tmp_path, capsys, monkeypatch):
 
 
 HUGE = str(2**63)
+DEADLINES = tuple(("--controller.deadline-ms", value) for value in ("nan", "-5", "0", "inf"))
 NUMBERS = {
     "evaluate": (("--seeds", "-1"), ("--steps", "0"), ("--controller.k", "0"), ("--controller.planner.samples", "4"),
                  ("--controller.planner.horizon", "0"), ("--controller.planner.iterations", "0"), ("--seeds", HUGE), ("--seed", HUGE),
                  ("--controller.planner.beta", "1.5"), ("--controller.planner.beta", "nan"), ("--controller.planner.std", "0"),
                  ("--controller.planner.std", "inf"), ("--controller.planner.elites", "0"), ("--controller.planner.elites", "1.5"),
-                 ("--controller.planner.elites", "nan")),
-    "demo": (("--seed", "-1"), ("--seeds", "0"), ("--steps", "0"), ("--seed", HUGE)),
+                 ("--controller.planner.elites", "nan"), *DEADLINES),
+    "demo": (("--seed", "-1"), ("--seeds", "0"), ("--steps", "0"), ("--seed", HUGE), *DEADLINES),
     "collect": (("--seed", "-1"), ("--robots", "0"), ("--steps", "0"), ("--batches", "0"), ("--seed", HUGE)),
     "train": (("--windows", "0"), ("--past", "0"), ("--future", "0"), ("--width", "0"), ("--ensemble", "0"), ("--seed", "-1"),
               ("--seed", HUGE), ("--train.steps", "0"), ("--train.save-every", "0"), ("--train.validate-every", "-1"),
               ("--train.patience", "0"), ("--train.lr", "nan"), ("--train.lr", "-0.001"), ("--train.clip", "0"),
               ("--train.decay-from", "1.5"), ("--train.decay-to", "-1")),
     "learn": (("--seed", "-1"), ("--robots", "7"), ("--steps", "0"), ("--controller.planner.samples", "3"), ("--seed", HUGE),
-              ("--train.steps", "0")),
+              ("--train.steps", "0"), *DEADLINES),
+    "refine": DEADLINES,
     "learn quadrotor": (("--seed", HUGE), ("--train.lr", "0"), ("--meta.steps", "0"), ("--windows", "0"), ("--past", "0"), ("--future", "-1")),
     "bench": (("--seed", "-1"), ("--seed", HUGE)),
 }  # fmt: skip
@@ -147,6 +149,23 @@ def test_what_the_command_line_itself_refuses(argv, capsys):
     error = capsys.readouterr().err
     assert exit_.value.code == 2 and "Traceback" not in error
     assert argv[-1].lstrip("-") in error or "--data" in error
+
+
+@pytest.mark.parametrize("command, option", [
+    ("train", "--train.seed"), ("learn", "--train.seed"), ("learn quadrotor", "--train.seed"), ("learn quadrotor", "--meta.seed"),
+    ("refine", "--train.seed"), *((c, f"--train.{o}") for c in ("learn", "refine") for o in ("validate-every", "patience", "save-every")),
+    ("learn quadrotor", "--train.validate-every"), ("learn quadrotor", "--train.patience"), ("evaluate", "--controller.adapter"),
+])  # fmt: skip
+def test_an_option_that_would_make_no_difference_is_none(command, option, made, tmp_path, capsys):
+    needed = ("--data", str(made / "data")) if command == "train" else ()
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(
+            [*command.split(), *needed, option, "grbal" if "adapter" in option else "3", "--out", str(tmp_path / "out")]
+        )
+    assert exit_.value.code == 2 and option in capsys.readouterr().err and not (tmp_path / "out").exists()
+    with pytest.raises(SystemExit):
+        cli.main([*command.split(), "--help"])
+    assert f"{option} " not in capsys.readouterr().out
 
 
 def test_help_and_no_command_explain_themselves(capsys):
