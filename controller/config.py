@@ -80,14 +80,19 @@ def each_once(**lists: Sequence[object]) -> None:
                 raise UsageError(f"--{name} has {given!r} twice; valid: each value once")
 
 
-def check_onsets(schedules: Sequence[Schedule[Any]], steps: int) -> None:
-    """Raises UsageError where a condition changes after the episode's end: it would be scored under a name that it never had."""
-    for schedule in schedules:
-        if schedule.onsets and schedule.onsets[-1] >= steps:
-            raise UsageError(
-                f"condition {schedule.text!r} changes at step {schedule.onsets[-1]} of an episode of {steps}; valid: a step below {steps}, or "
-                "more --steps"
-            )
+def late_onsets(schedules: Sequence[Schedule[Any]], steps: int) -> list[str]:
+    """A sentence for each condition that changes after the episode's end: it is scored under a name that it never had."""
+    return [
+        f"condition {schedule.text!r} changes at step {schedule.onsets[-1]} of an episode of {steps}"
+        for schedule in schedules
+        if schedule.onsets and schedule.onsets[-1] >= steps
+    ]
+
+
+def check_onsets(schedule: Schedule[Any], steps: int) -> None:
+    """Raises UsageError where what is to be shown would never come."""
+    for late in late_onsets([schedule], steps):
+        raise UsageError(f"{late}; valid: a step below {steps}, or more --steps")
 
 
 @dataclass(frozen=True)

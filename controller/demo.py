@@ -41,7 +41,7 @@ def run(robot: Ant, config: DemoConfig, say: Any) -> dict[str, Any]:
     check_seeds(config.seed)
     onset = config.steps // 3
     schedule = parse(config.condition or f"leg:3@{onset}")
-    check_onsets([schedule], config.steps)
+    check_onsets(schedule, config.steps)
     seeds = [config.seed + i for i in range(config.seeds)]
     names = (config.controller.adapter, "frozen")
     controllers = [make_controller(robot, replace(config.controller, adapter=name), config.weights) for name in names]  # pyright: ignore[reportArgumentType]

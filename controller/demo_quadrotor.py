@@ -69,7 +69,7 @@ def run(config: DemoQuadrotorConfig, say: Progress) -> dict[str, Any]:
     text = config.condition or f"payload:0.4:1.0@{config.steps // 3}+none@{2 * config.steps // 3}"
     schedule = parse(text, robot.vehicle)
     check_target(config, [schedule])
-    check_onsets([schedule], config.steps)
+    check_onsets(schedule, config.steps)
     seeds = [config.seed + i for i in range(config.seeds)]
     paths = [make_path(config.trajectory, config.speed, robot, [schedule], seed) for seed in seeds]
     pilots = make_pilots(config, robot, config.controllers)

@@ -18,9 +18,9 @@ from controller.config import (
     AnyController,
     UsageError,
     at_least,
-    check_onsets,
     check_seeds,
     each_once,
+    late_onsets,
     make_controller,
     make_planner,
     running_cost,
@@ -75,7 +75,6 @@ def evaluate(
     at_least(1, steps=config.steps)
     check_seeds(config.seed, *config.seeds)
     schedules = [parse(c) for c in config.conditions]
-    check_onsets(schedules, config.steps)
     controllers = {
         (a, s.text): _controller(robot, a, s, config) for a in config.adapters for s in schedules if a != "oracle"
     }
@@ -84,6 +83,8 @@ def evaluate(
     config.out.mkdir(parents=True, exist_ok=True)
     if (earlier := report.set_aside(config.out, "table.*")) is not None:
         say(f"the earlier table was moved to: {earlier}")
+    for late in late_onsets(schedules, config.steps):
+        say(f"{late}: what comes after is not measured")
     report.write_json(config.out / "config.json", asdict(config))
     rows: list[dict[str, Any]] = []
     for adapter in config.adapters:
@@ -154,7 +155,7 @@ def _row(
     robot: Ant, adapter: str, schedule: Schedule, seed: int, record: Record, i: int, timing: tuple[float, float]
 ) -> dict[str, Any]:
     speed = robot.score(record.s[i, :-1], record.s[i, 1:])
-    onset = schedule.onsets[-1] if schedule.onsets else None
+    onset = report.last_onset(schedule, len(speed))
     values = (
         robot.name, adapter, schedule.text, seed, len(speed), float(speed.sum()), float(speed.mean() * 500),
         int(score.falls(robot.upright(record.s[i : i + 1]))[0]),

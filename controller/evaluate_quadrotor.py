@@ -15,7 +15,7 @@ import numpy as np
 
 from controller import report, score
 from controller.baselines.baseline import Baseline, Target
-from controller.config import UsageError, at_least, check_onsets, check_seeds, each_once
+from controller.config import UsageError, at_least, check_seeds, each_once, late_onsets
 from controller.fly import Flight, fly
 from controller.pilots import make_pilot
 from robots.quadrotor import ENGINES, Quadrotor
@@ -127,7 +127,6 @@ def groups(config: EvaluateQuadrotorConfig, robot: Quadrotor) -> list[Group]:
     at_least(1, steps=config.steps)
     check_seeds(config.seed, *config.seeds)
     schedules = [parse(text, robot.vehicle) for text in config.conditions]
-    check_onsets(schedules, config.steps)
     seeds = list(config.seeds)
     check_target(config, schedules)
     for kind in config.trajectories:
@@ -175,6 +174,8 @@ def evaluate(
     config.out.mkdir(parents=True, exist_ok=True)
     if (earlier := report.set_aside(config.out, "table.*", "flight-*.png")) is not None:
         say(f"the earlier table was moved to: {earlier}")
+    for late in late_onsets([todo[0].schedules[i] for i in todo[0].firsts], config.steps):
+        say(f"{late}: what comes after is not measured")
     report.write_json(config.out / "config.json", asdict(config))
     rows: list[dict[str, Any]] = []
     flights: dict[str, list[Flight]] = {}
@@ -239,7 +240,7 @@ def _row(
     timing: dict[str, tuple[float, float]],
 ) -> dict[str, Any]:  # fmt: skip
     schedule, error = group.schedules[i], flight.error[i]
-    onset = schedule.onsets[-1] if schedule.onsets else None
+    onset = report.last_onset(schedule, config.steps)
     values = (
         robot.name, robot.engine, config.target, group.trajectory, group.speed, name, schedule.text, group.seeds[i], config.steps,
         *tracking(error[counted(config.steps, robot.dt) :]), float("nan") if onset is None else score.settle(error, onset, robot.dt),

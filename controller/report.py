@@ -74,9 +74,17 @@ def spread(times: Sequence[float]) -> tuple[float, float]:
     return float(np.quantile(kept, 0.5)), float(np.quantile(kept, 0.99))
 
 
+def last_onset(schedule: Schedule[Any], steps: int) -> int | None:
+    """What recovery is measured from: the last onset in an episode of so many steps; None where there is none, and after one that never comes."""
+    onset = schedule.onsets[-1] if schedule.onsets else None
+    return onset if onset is not None and onset < steps else None
+
+
 def mark(ax: Any, schedule: Schedule[Any], dt: float) -> None:
     """A dashed line at every onset, with the entries that begin there."""
     for onset in schedule.onsets:
+        if onset * dt > ax.get_xlim()[1]:
+            continue  # it never came
         entries = [e.strip().partition("@") for e in schedule.text.split("+")]
         label = "+".join(e for e, _, step in entries if step and int(step) == onset)
         ax.axvline(onset * dt, color="k", ls="--", lw=1)

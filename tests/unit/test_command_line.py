@@ -1,6 +1,7 @@
 """What the command line refuses, in one sentence that names the value and the valid ones: unknown words, numbers that cannot be,
 what would be counted twice or not at all."""
 
+import json
 import os
 import re
 import subprocess
@@ -96,8 +97,6 @@ def test_what_would_be_counted_twice_or_not_at_all(made, tmp_path, capsys):
         (("--seeds",), "--seeds is empty"),
         (("--conditions",), "--conditions is empty"),
         (("--adapters",), "--adapters is empty"),
-        (("--conditions", "leg:3@100", "--steps", "4"), "'leg:3@100' changes at step 100 of an episode of 4"),
-        (("--conditions", "leg:3@1+healthy@4", "--steps", "4"), "'leg:3@1+healthy@4' changes at step 4 of an episode of 4"),
     ):  # fmt: skip
         error = refused(capsys, *run_evaluate(w, out, *more))
         assert why in error and "; valid: " in error
@@ -105,7 +104,45 @@ def test_what_would_be_counted_twice_or_not_at_all(made, tmp_path, capsys):
     assert "'leg:3@4' changes at step 4 of an episode of 4" in refused(capsys, *demo, "--condition", "leg:3@4")
     assert not out.exists()
     for steps, condition in ((500, "leg:3@167"), (150, "leg:3@50"), (4, "leg:3@3"), (1, "leg:3@0")):
-        config.check_onsets([parse(condition)], steps)
+        config.check_onsets(parse(condition), steps)
+
+
+def test_a_change_after_the_end_is_said_and_not_measured(made, tmp_path, capsys):
+    conditions = ("leg:3@1+healthy@4", "healthy@200", "leg:3@2", "healthy")
+    cli.main(
+        [str(a) for a in run_evaluate(made / "ant.safetensors", tmp_path, "--steps", "4", "--conditions", *conditions)]
+    )
+    said = capsys.readouterr().out
+    assert [line for line in said.splitlines() if "changes at" in line] == [
+        "condition 'leg:3@1+healthy@4' changes at step 4 of an episode of 4: what comes after is not measured",
+        "condition 'healthy@200' changes at step 200 of an episode of 4: what comes after is not measured",
+    ]
+    rows = {row["condition"]: row for row in json.loads((tmp_path / "table.json").read_text())}
+    assert tuple(rows) == conditions and {row["recover_s"] for row in rows.values()} == {None}
+    for name in ("return", "error_before", "error_after"):  # it was healthy throughout
+        assert rows["healthy@200"][name] == rows["healthy"][name]
+
+
+def test_a_flights_change_after_the_end_is_said_and_not_measured(tmp_path, capsys):
+    argv = [
+        "evaluate",
+        "quadrotor",
+        "--adapters",
+        "pid",
+        "--conditions",
+        "payload:0.2:0.5@400",
+        "none",
+        "--seeds",
+        "1",
+        "--steps",
+        "40",
+    ]
+    cli.main([*argv, "--no-timing", "--out", str(tmp_path)])
+    late = "condition 'payload:0.2:0.5@400' changes at step 400 of an episode of 40: what comes after is not measured\n"
+    said = capsys.readouterr().out
+    assert late in said and said.count("changes at") == 1
+    attached, never = json.loads((tmp_path / "table.json").read_text())
+    assert attached["settle_s"] is None and attached["rmse_m"] == never["rmse_m"]
 
 
 def test_what_adapter_effectiveness_makes_nothing_of(made, tmp_path, capsys):

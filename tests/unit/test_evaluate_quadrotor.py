@@ -142,7 +142,6 @@ BAD = {
     "an unknown vehicle": ((), ("--vehicle", "2kg"), "no vehicle '2kg'"),
     "a seed": ((), ("--seed", "-1"), "seed is -1"),
     "a seed too large": ((), ("--seed", str(2**63)), f"seed is {2**63}; valid: 0 to"),
-    "a change after the end": (("payload:0.3:1@50",), ("--steps", "50"), "changes at step 50 of an episode of 50"),
     "no steps": ((), ("--steps", "0"), "steps is 0"),
     "an option of the ant": ((), ("--controller.k", "3"), "--controller.k is an option of ant, not of quadrotor"),
 }
