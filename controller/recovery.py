@@ -17,7 +17,7 @@ import numpy as np
 import tyro
 
 from controller import report, score
-from controller.config import AdapterName, ControllerConfig, UsageError, check_seeds, make_controller, weights_of
+from controller.config import AdapterName, AnyController, UsageError, check_seeds, make_controller, weights_of
 from controller.run import episodes
 from robots.ant import Ant
 from robots.condition import Schedule, parse
@@ -33,7 +33,7 @@ class RecoveryConfig:
     adapters: tuple[AdapterName, ...] = ("effectiveness", "frozen")
     seeds: tuple[int, ...] = tuple(range(100, 120))
     steps: int = 500
-    controller: ControllerConfig = field(default_factory=ControllerConfig)
+    controller: AnyController = field(default_factory=AnyController)
     out: Path = Path("runs/recovery")
 
 
