@@ -43,7 +43,7 @@ def alter(model: mujoco.MjModel, condition: Condition) -> None:
     """Change a healthy ant's model to a condition (motor gains excepted: those act on the control)."""
     for leg in condition.short:
         # The original benchmark's variant: leg and foot half as thick and half as long, the foot moved up to the leg
-        # (Nagabandi, Clavera et al. 2019, crippled ant).
+        # (Nagabandi, Clavera et al. 2019, crippled ant). As there, mass and inertia stay.
         upper, foot = (model.geom(name).id for name in LEGS[leg])
         model.geom_size[upper] /= 2
         model.geom_size[foot] /= 2

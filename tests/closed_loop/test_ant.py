@@ -37,9 +37,17 @@ def test_the_healthy_ant_runs_forward_on_its_feet(ant):
     assert (np.abs(r.a) <= 1).all()
 
 
-def test_adaptation_halves_the_harm_of_reversed_hips(ant):
+def test_adaptation_pays_with_two_hips_reversed(ant):
     adapted, frozen = (fly(ant, a, "reverse:2+reverse:6", 150) for a in (SHIPPED, "frozen"))
     assert speed(adapted).mean() > 1.3 * speed(frozen).mean()
+
+
+def test_an_ant_whose_leg_is_shortened_in_full_run_walks_on_because_it_adapts(ant):
+    adapted, frozen = (fly(ant, a, "leg-short:3@50", 150) for a in (SHIPPED, "frozen"))
+    after = {
+        name: Ant.score(r.s[:, 70:-1], r.s[:, 71:]).mean() for name, r in (("adapted", adapted), ("frozen", frozen))
+    }
+    assert after["adapted"] > 1.5 * after["frozen"] and after["adapted"] > 1.5, after  # [m/s]
 
 
 def test_the_error_on_an_unseen_leg_falls_and_only_after_the_damage(ant):
@@ -50,7 +58,7 @@ def test_the_error_on_an_unseen_leg_falls_and_only_after_the_damage(ant):
     assert abs(np.nanmean(healthy)) < 0.02
 
 
-@pytest.mark.parametrize("adapter", ["online-sgd", "grbal", "last-layer", "effectiveness"])
+@pytest.mark.parametrize("adapter", ["online-sgd", "grbal", "last-layer", "effectiveness", "effectiveness+last-layer"])
 def test_every_adapter_drives_the_ant(ant, adapter):
     r = fly(ant, adapter, "leg:3", 60)
     assert np.isfinite(r.s).all() and speed(r).mean() > 0.5
