@@ -64,6 +64,7 @@ def run(config: RecoveryConfig, say: Callable[[str], None]) -> dict[str, Any]:
             "adapter": adapter, "recover_s": value, "low_s": low, "high_s": high, "of_each_s": alone,
             "before_m_s": float(speed[:, span - onset : onset].mean()), "steady_m_s": float(speed[:, span:].mean()),
             "lowest_m_s": float(_smooth(speed.mean(0))[onset:span].min()), "falls": int(score.falls(robot.upright(record.s)).sum()),
+            "mean_m_s": speed.mean(0).round(4).tolist(),
         })  # fmt: skip
         say(f"{adapter}: {value:.2f} s [{low:.2f}, {high:.2f}]")
     whole = {"config": asdict(config) | {"out": str(config.out)}, "controllers": found}
@@ -110,8 +111,9 @@ def _plot(path: Path, robot: Ant, schedule: Schedule, onset: int, curves: dict[s
         ax.axhline(0.9 * speed[:, onset + round(score.SPAN_S / robot.dt) :].mean(), color=f"C{i}", ls=":", lw=1)
     ax.axvline(0, color="k", ls="--", lw=1)
     ax.set_xlim(-3, 10)
+    ax.set_ylim(0, 1.1 * max(_smooth(speed.mean(0)).max() for speed in curves.values()))
     ax.set_xlabel(f"time since {schedule.text} [s]")
-    ax.set_ylabel("mean speed of the half second that follows [m/s]")
+    ax.set_ylabel("mean speed, next half second [m/s]")
     ax.set_title("band: deviation of the mean; dotted: 90% of what it keeps", fontsize=9)
     ax.legend()
     figure.savefig(path, dpi=120)
