@@ -17,10 +17,19 @@ import numpy as np
 import tyro
 
 from controller import report, score
-from controller.config import AdapterName, AnyController, UsageError, check_seeds, make_controller, weights_of
+from controller.config import (
+    AdapterName,
+    AnyController,
+    UsageError,
+    check_seeds,
+    each_once,
+    make_controller,
+    weights_of,
+)
 from controller.run import episodes
+from dynamics.checkpoint import CheckpointError
 from robots.ant import Ant
-from robots.condition import Schedule, parse
+from robots.condition import ConditionError, Schedule, parse
 
 NEEDED_S = 2 * score.SPAN_S  # after the damage
 
@@ -40,6 +49,7 @@ class RecoveryConfig:
 def run(config: RecoveryConfig, say: Callable[[str], None]) -> dict[str, Any]:
     """-> what recovery.json holds. Raises UsageError, ConditionError, CheckpointError before anything runs."""
     robot, schedule = Ant(threads=2), parse(config.condition)
+    each_once(adapters=config.adapters, seeds=config.seeds)
     check_seeds(*config.seeds)
     onset = schedule.onsets[-1] if schedule.onsets else 0
     if not onset or (config.steps - onset) * robot.dt < NEEDED_S:
@@ -59,11 +69,12 @@ def run(config: RecoveryConfig, say: Callable[[str], None]) -> dict[str, Any]:
         curves[adapter] = speed
         value, low, high = score.mean_recovery(speed, onset, robot.dt)
         alone = [score.recovery(v, onset, robot.dt) for v in speed]
-        span = onset + round(score.SPAN_S / robot.dt)
+        span = round(score.SPAN_S / robot.dt)
+        before, steady = speed[:, max(0, onset - span) : onset], speed[:, onset + span :]
         found.append({
             "adapter": adapter, "recover_s": value, "low_s": low, "high_s": high, "of_each_s": alone,
-            "before_m_s": float(speed[:, span - onset : onset].mean()), "steady_m_s": float(speed[:, span:].mean()),
-            "lowest_m_s": float(_smooth(speed.mean(0))[onset:span].min()), "falls": int(score.falls(robot.upright(record.s)).sum()),
+            "before_m_s": float(before.mean()), "steady_m_s": float(steady.mean()),
+            "lowest_m_s": float(score.ahead(speed.mean(0))[onset : onset + span].min()), "falls": int(score.falls(robot.upright(record.s)).sum()),
             "mean_m_s": speed.mean(0).round(4).tolist(),
         })  # fmt: skip
         say(f"{adapter}: {value:.2f} s [{low:.2f}, {high:.2f}]")
@@ -73,11 +84,6 @@ def run(config: RecoveryConfig, say: Callable[[str], None]) -> dict[str, Any]:
     (config.out / "recovery.md").write_text(_markdown(config, found))
     _plot(config.out / "recovery.png", robot, schedule, onset, curves)
     return whole
-
-
-def _smooth(x: np.ndarray) -> np.ndarray:
-    """(t,) -> (t - STRIDE + 1,): the mean of the half second that follows each step."""
-    return np.convolve(x, np.ones(score.STRIDE) / score.STRIDE, mode="valid")
 
 
 def _markdown(config: RecoveryConfig, found: list[dict[str, Any]]) -> str:
@@ -103,7 +109,7 @@ def _plot(path: Path, robot: Ant, schedule: Schedule, onset: int, curves: dict[s
 
     figure, ax = plt.subplots(figsize=(8, 3.6), layout="constrained")
     for i, (adapter, speed) in enumerate(curves.items()):
-        smooth = np.stack([_smooth(v) for v in speed])
+        smooth = np.stack([score.ahead(v) for v in speed])
         t, mean = (np.arange(smooth.shape[1]) - onset) * robot.dt, smooth.mean(0)
         error = smooth.std(0, ddof=1) / np.sqrt(len(smooth))
         ax.plot(t, mean, color=f"C{i}", label=adapter)
@@ -111,7 +117,7 @@ def _plot(path: Path, robot: Ant, schedule: Schedule, onset: int, curves: dict[s
         ax.axhline(0.9 * speed[:, onset + round(score.SPAN_S / robot.dt) :].mean(), color=f"C{i}", ls=":", lw=1)
     ax.axvline(0, color="k", ls="--", lw=1)
     ax.set_xlim(-3, 10)
-    ax.set_ylim(0, 1.1 * max(_smooth(speed.mean(0)).max() for speed in curves.values()))
+    ax.set_ylim(0, 1.1 * max(score.ahead(speed.mean(0)).max() for speed in curves.values()))
     ax.set_xlabel(f"time since {schedule.text} [s]")
     ax.set_ylabel("mean speed, next half second [m/s]")
     ax.set_title("band: deviation of the mean; dotted: 90% of what it keeps", fontsize=9)
@@ -120,9 +126,13 @@ def _plot(path: Path, robot: Ant, schedule: Schedule, onset: int, curves: dict[s
     plt.close(figure)
 
 
-if __name__ == "__main__":
+def main() -> None:
     try:
         run(tyro.cli(RecoveryConfig, description=__doc__), print)
-    except ValueError as e:
-        print(e, file=sys.stderr)
+    except (UsageError, ConditionError, CheckpointError) as e:
+        print(f"sealegs: {e}", file=sys.stderr)
         sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -16,6 +16,11 @@ def falls(upright: np.ndarray) -> np.ndarray:
     return state.falls
 
 
+def ahead(speed: np.ndarray) -> np.ndarray:
+    """(t,) -> (t - STRIDE + 1,): the mean over the half second that follows each step."""
+    return np.convolve(speed, np.ones(STRIDE) / STRIDE, mode="valid")
+
+
 def recovery(speed: np.ndarray, onset: int, dt: float) -> float:
     """(t,) speed per step -> seconds from the damage until the speed, over the half second that follows, is 90% of the steady
     speed after the damage (mean from 2 s after it on). NaN where less than 4 s follow, or there was and is no steady speed; the time that was
@@ -31,8 +36,7 @@ def recovery(speed: np.ndarray, onset: int, dt: float) -> float:
         return len(after) * dt
     if steady <= 0:
         return float("nan")
-    ahead = np.convolve(after, np.ones(STRIDE) / STRIDE, mode="valid")  # ahead[i]: mean of after[i : i + STRIDE]
-    reached = (ahead >= 0.9 * steady).nonzero()[0]
+    reached = (ahead(after) >= 0.9 * steady).nonzero()[0]
     return float(reached[0] if len(reached) else len(after)) * dt
 
 
@@ -48,8 +52,7 @@ def mean_recovery(
 
     def until(episodes: np.ndarray) -> float:
         mean = episodes.mean(0)
-        ahead = np.convolve(mean, np.ones(STRIDE) / STRIDE, mode="valid")[:span]
-        low = (ahead < 0.9 * mean[span:].mean()).nonzero()[0]
+        low = (ahead(mean)[:span] < 0.9 * mean[span:].mean()).nonzero()[0]
         return float(low[-1] + 1 if len(low) else 0) * dt
 
     rng = np.random.default_rng(seed)

@@ -12,7 +12,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-from controller.ros.launched import given, in_mode, parameter_files
+from controller.ros.launched import parameter_files, simulated
 from launch import LaunchDescription
 
 ARGUMENTS = {
@@ -56,17 +56,10 @@ def nodes(context):
     common = {"package": "sealegs", "namespace": texts["namespace"], "output": "screen"}
     if texts["clock"]:
         common["remappings"] = [("/clock", texts["clock"])]
-    # The robot is this launch file's, whatever a file of the user's leaves out or says.
-    of = {"robot": "quadrotor"}
-    recorder = {**of, "out": texts["record"]}
-    controller = {**given(texts, CONTROLLER), **in_mode(texts["mode"]), **of, "autostart": True}
-    robot = {**given(texts, ROBOT), **of, "listeners": 2 if texts["record"] else 1}
-    # Nodes are named, or launch would write their parameters for any node, and what a file says of this one would be stronger than an argument.
     started = [
-        *([Node(executable="record_node", name="sealegs_recorder", **common, parameters=[*files, typed(recorder)])] if texts["record"] else []),
-        Node(executable="controller_node", name="sealegs_controller", **common, parameters=[*files, typed(controller)]),
-        Node(executable="robot_node", name="sealegs_robot", **common, parameters=[*files, typed(robot)]),
-    ]  # fmt: skip
+        Node(executable=executable, name=name, **common, parameters=[*files, typed(values)])
+        for executable, name, values in simulated("quadrotor", texts, CONTROLLER, ROBOT)
+    ]
     # Whichever ends, the others would wait for it for ever. Why it did, it says itself.
     end = [EmitEvent(event=Shutdown(reason="a node ended"))]
     return [*started, *(RegisterEventHandler(OnProcessExit(target_action=node, on_exit=end)) for node in started)]

@@ -370,7 +370,7 @@ class ControllerNode(LifecycleNode):
     def _report(self) -> None:
         limit_ms = self.settings.config.controller.deadline_ms or self._period / 1e6
         with self._lock:
-            second = self._reporter.second(self._held, limit_ms, self._intake.waits_for() if self._active else "")
+            second = self._reporter.second(self._held, limit_ms, self._intake.waits_for if self._active else str)
         self._reporter.diagnose(second if self._active else None, self._loop is not None)
 
 

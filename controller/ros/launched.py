@@ -31,6 +31,29 @@ def _read(argument: str, text: str, kind: type) -> str | int | float | bool:
         raise ValueError(f"{argument} is {text!r}; valid: {VALID[kind]}") from None
 
 
+def simulated(
+    robot: str,
+    texts: Mapping[str, str],
+    controller: Mapping[str, tuple[str, type]],
+    plant: Mapping[str, tuple[str, type]],
+) -> list[tuple[str, str, Given]]:
+    """A simulated robot's nodes: executable, name, and what is given to it. controller, plant: kinds of both nodes' parameters, see `given`.
+
+    The robot is the launch file's, whatever a file of the user's leaves out or says. The names are the nodes' own: without them launch would write
+    what is given for any node, and what a file says of this one would be stronger."""
+    of: Given = {"robot": robot}
+    record = texts["record"]
+    return [
+        *([("record_node", "sealegs_recorder", of | {"out": record})] if record else []),
+        (
+            "controller_node",
+            "sealegs_controller",
+            given(texts, controller) | in_mode(texts["mode"]) | of | {"autostart": True},
+        ),
+        ("robot_node", "sealegs_robot", given(texts, plant) | of | {"listeners": 2 if record else 1}),
+    ]
+
+
 def in_mode(mode: str) -> Given:
     """What the controller is to know of the robot's mode. mode "": whatever the parameter files say of both."""
     return {"use_sim_time": mode == "fast", "lockstep": mode == "lockstep"} if mode else {}

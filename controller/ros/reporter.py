@@ -3,6 +3,7 @@
 import json
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -51,11 +52,11 @@ class Reporter:
         self._drawn = now
         self._markers.publish(lines.markers(loop.brain.lines(loop.memory), self._node.get_clock().now().to_msg()))
 
-    def second(self, held: bool, deadline_ms: float, waits_for: str) -> Second:
+    def second(self, held: bool, deadline_ms: float, waits_for: Callable[[], str]) -> Second:
         """What happened since the last call. waits_for: why no state was whole, if none was."""
         rows, self._rows = self._rows, []
         counts, self.count = self.count, Counter()
-        why, self.why = self.why or ("" if counts["used"] else waits_for), ""
+        why, self.why = self.why or ("" if counts["used"] else waits_for()), ""
         return Second(rows, counts, why, deadline_ms, held)
 
     def diagnose(self, second: Second | None, configured: bool) -> None:

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import pytest
 
 from controller.ros.controller_config import ControlConfig
-from controller.ros.launched import given, in_mode, parameter_files
+from controller.ros.launched import given, in_mode, parameter_files, simulated
 from controller.ros.params import flatten
 from controller.ros.robot_config import RobotConfig
 
@@ -43,6 +43,9 @@ def test_what_launch_files_start_is_installed():
         tree = ast.parse(file.read_text())
         started = {k.value.value for c in ast.walk(tree) if isinstance(c, ast.Call) for k in c.keywords
                    if k.arg == "executable" and isinstance(k.value, ast.Constant)}  # fmt: skip
+        if file.name != "hil.launch.py":
+            texts = dict.fromkeys(("record", "mode"), "lockstep")
+            started |= {executable for executable, *_ in simulated("ant", texts, {}, {})}
         assert started and all(f'"{name} = controller.ros.__main__:' in setup for name in started)
     assert not (ROOT / "launch/__init__.py").exists()  # ROS's own `launch` must stay importable
 
@@ -123,3 +126,17 @@ def test_a_file_of_the_users_comes_after_the_shipped_one(tmp_path):
         (tmp_path / folder).mkdir()
     (tmp_path / "params/ant.yaml").write_text("")
     assert parameter_files(tmp_path / "launch/ant.launch.py", "ant.yaml", "") == [str(tmp_path / "params/ant.yaml")]
+
+
+def test_a_simulated_robots_nodes_agree():
+    """On the robot, the mode and the seed; the robot waits for whoever records."""
+    kinds = {"seed": ("seed", int)}
+    texts = {"record": "", "mode": "", "seed": ""}
+    nodes = simulated("quadrotor", texts, kinds, kinds)
+    assert [name for _, name, _ in nodes] == ["sealegs_controller", "sealegs_robot"]
+    assert [x for *_, x in nodes] == [{"robot": "quadrotor", "autostart": True}, {"robot": "quadrotor", "listeners": 1}]
+    recorder, controller, robot = (
+        x for *_, x in simulated("ant", texts | {"record": "bag", "mode": "fast", "seed": "4"}, kinds, kinds)
+    )
+    assert recorder == {"robot": "ant", "out": "bag"} and robot == {"robot": "ant", "seed": 4, "listeners": 2}
+    assert controller == {"robot": "ant", "seed": 4, "autostart": True, "use_sim_time": True, "lockstep": False}
