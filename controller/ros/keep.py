@@ -9,19 +9,25 @@ from controller.config import UsageError
 
 
 def resume(folder: Path, name: str, settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """-> the rows that are there. Raises UsageError where they were made with other settings."""
+    """-> the rows that are there. Raises UsageError where they were made with other settings, or the file is damaged: it is left as it is."""
     file = folder / f"{name}.json"
     if not file.is_file():
         return []
-    told = json.loads(file.read_text())
+    try:
+        told = json.loads(file.read_text())
+        rows, made_with = list(told["rows"]), dict(told["settings"])
+    except (ValueError, TypeError, KeyError) as e:
+        raise UsageError(
+            f"{file} cannot be read ({e!r}); valid: a file that this command wrote, or another --out"
+        ) from None
     wanted = json.loads(json.dumps(settings, default=str))
-    for key in wanted | told["settings"]:
-        was, now = told["settings"].get(key), wanted.get(key)
+    for key in wanted | made_with:
+        was, now = made_with.get(key), wanted.get(key)
         if was != now:
             raise UsageError(
                 f"{file} has rows with {key} {was!r}, not {now!r}; valid: the same settings, or another --out"
             )
-    return told["rows"]
+    return rows
 
 
 def keep(folder: Path, name: str, settings: dict[str, Any], rows: list[dict[str, Any]], table: str) -> None:

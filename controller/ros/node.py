@@ -97,13 +97,16 @@ def _simulated(node: Node) -> bool:
     return bool(node.get_parameter(SIMULATED).value)
 
 
-def no_time(node: Node) -> str:
-    """Why no time passes for this node, in a sentence; empty where it does."""
-    if not _simulated(node) or now_ns(node):
+def no_time(node: Node, before: int) -> str:
+    """Why no time passes for this node, in a sentence; empty where it does. before: `now_ns` a while ago, -1 if that is not known."""
+    now = now_ns(node)
+    if not _simulated(node) or now not in (0, before):
         return ""
+    clock = node.resolve_topic_name("/clock")
+    came = f"{clock} stands still at {now / 1e9:g} s" if now else f"nothing came on {clock} yet"
     return (
-        f"use_sim_time is true and nothing came on {node.resolve_topic_name('/clock')} yet: no time passes, so no silence is noticed; valid: start "
-        "what publishes it, or set use_sim_time to false before the node is configured"
+        f"use_sim_time is true and {came}: no time passes, so no silence is noticed; valid: start what publishes it, or set use_sim_time to false "
+        "before the node is configured"
     )
 
 

@@ -15,7 +15,7 @@ from visualization_msgs.msg import MarkerArray
 from controller.ros import lines, told
 from controller.ros.diagnosis import ERROR, Second, inactive, judge, status
 from controller.ros.loop import Loop, Row
-from controller.ros.node import LATCHED, OFFERED, no_time, steady_ns
+from controller.ros.node import LATCHED, OFFERED, no_time, now_ns, steady_ns
 
 
 class Reporter:
@@ -32,6 +32,7 @@ class Reporter:
         self._diagnostics = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._markers = node.create_publisher(MarkerArray, "markers", 10)
         self._drawn = 0  # [ns]
+        self._diagnosed = -1  # [ns], the time of stamps by then
 
     def settings(self, record: dict[str, Any]) -> None:
         self._config.publish(String(data=json.dumps(record)))
@@ -63,8 +64,9 @@ class Reporter:
         """second: None where the node is not active."""
         name = self._node.get_fully_qualified_name()
         said = inactive(configured) if second is None else judge(second)
-        if why := no_time(self._node):
+        if why := no_time(self._node, self._diagnosed):
             said["state input"] = (ERROR, why, said["state input"][2])
+        self._diagnosed = now_ns(self._node)
         message = DiagnosticArray(status=[status(f"{name}: {what}", *parts) for what, parts in said.items()])
         message.header.stamp = self._node.get_clock().now().to_msg()
         self._diagnostics.publish(message)

@@ -188,6 +188,7 @@ def test_its_clock_is_the_one_that_it_was_configured_with(tmp_path, domain):
             if probe.spin(0.2, lambda: told("no usable state")):
                 break
         assert told("no usable state")
+        assert probe.spin(10, lambda: told(f"/clock stands still at {i} s"))
     finally:
         nodes.stop(*nodes.processes)
         probe.destroy_node()

@@ -160,6 +160,11 @@ def test_a_measurement_goes_on_where_it_was_cut_with_the_same_settings_alone(tmp
     assert (tmp_path / "found.md").read_text() == "| |\n"
     with pytest.raises(UsageError, match=r"speed 1\.0, not 2\.0"):
         resume(tmp_path, "found", {"speed": 2.0, "seeds": (1, 2)})
+    for damaged in ('{"settings": {"speed": 1.0}', '{"settings": {}}', "[]", '{"settings": 1, "rows": []}'):
+        (tmp_path / "found.json").write_text(damaged)
+        with pytest.raises(UsageError, match=r"found\.json cannot be read .*valid: "):
+            resume(tmp_path, "found", {"speed": 1.0})
+        assert (tmp_path / "found.json").read_text() == damaged
 
 
 def test_trials_of_chosen_faults_alone_are_made_again():
