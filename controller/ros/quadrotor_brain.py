@@ -63,7 +63,7 @@ class QuadrotorBrain:
     path: Trajectory
     payload_seen: bool
     output: ClassVar[str] = TOPICS["quadrotor"].command
-    patience: ClassVar[float] = 1.5
+    patience: ClassVar[float] = 1.2
     corrects: ClassVar[bool] = (
         False  # a held plan is as good, and a correction in the place of the next command is one less to get through
     )

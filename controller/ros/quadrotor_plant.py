@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from controller.baselines.hold import Hold, Memory
+from controller.baselines.hold import Hold, Memory, velocity
 from controller.ros import convert
 from controller.ros.flight_config import make_robot, make_trajectory
 from controller.ros.robot_config import RobotConfig
@@ -41,6 +41,7 @@ class QuadrotorPlant:
         self._path = make_trajectory(config.flight, self._robot, config.seed)
         self._hold = Hold(self._vehicle)
         self._held: Memory | None = None  # while nobody commands
+        self._before: np.ndarray | None = None  # velocity a substep ago (1, 3) [m/s]
 
     @property
     def dt(self) -> float:
@@ -59,7 +60,7 @@ class QuadrotorPlant:
         if self._flight.target == "payload" and condition.payload:
             start[0, 2] += condition.payload[1]
         self._robot.reset([condition], [seed], start)
-        self._held = None
+        self._held = self._before = None
 
     def step(self, action: np.ndarray, condition: Condition) -> None:
         self._robot.conditions = [condition]
@@ -70,14 +71,16 @@ class QuadrotorPlant:
         if action is None:
             action = self._stay()
         else:
-            self._held = None
+            self._held, self._before = None, velocity(self._robot.state())
         self._robot.part(action[None], self._vehicle.substeps // self.substeps)
 
     def _stay(self) -> np.ndarray:
         """The autopilot's own command; it knows the vehicle's state, whatever is published."""
-        state = self._robot.state()
-        memory = self._hold.init(state) if self._held is None else self._held
-        command, self._held = self._hold.step(state, memory, self._vehicle.dt / self.substeps)
+        state, dt = self._robot.state(), self._vehicle.dt / self.substeps
+        if self._held is None:
+            v = velocity(state)
+            self._held = self._hold.init(state, (v - (v if self._before is None else self._before)) / dt)
+        command, self._held = self._hold.step(state, self._held, dt)
         return self._vehicle.action(command[0]).clip(-1, 1)
 
     def fill(self, messages: dict[str, Any], stamp: int, disturb: Disturb) -> None:
