@@ -88,7 +88,7 @@ class Brain(Protocol):
 
     @property
     def others(self) -> dict[str, str]:
-        """The command in other forms: message types by topic, of those that are installed."""
+        """The command in other forms, for where they are installed: message types by topic."""
         ...
 
     def fill_other(self, message: Any, action: np.ndarray) -> None: ...

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 from rclpy.node import Node
+from rclpy.publisher import Publisher
 
 from controller.ros import convert
 from controller.ros.loop import Brain
@@ -17,11 +18,20 @@ class Outbox:
         self._node, self._period, self._patience = node, period, brain.patience
         self._kind = convert.message_type(brain.output)
         self._commands = node.create_publisher(self._kind, "~/commands", OFFERED)
-        self._others = [
-            (convert.message_type(kind), node.create_publisher(convert.message_type(kind), f"~/{topic}", OFFERED))
-            for topic, kind in brain.others.items()
-        ]
+        made = (self._other(topic, kind) for topic, kind in brain.others.items())
+        self._others = [other for other in made if other is not None]
         self.forget()
+
+    def _other(self, topic: str, name: str) -> tuple[Any, Publisher] | None:
+        """The message's type and who publishes it. Nobody does where its package is not installed, or is of another ROS or Python, or a folder of
+        that name and nothing more: the command itself needs none of them."""
+        try:
+            kind = convert.message_type(name)
+            return kind, self._node.create_publisher(kind, f"~/{topic}", OFFERED)
+        except Exception as e:
+            if not (isinstance(e, ModuleNotFoundError) and name.startswith(f"{e.name}/")):
+                self._node.get_logger().warning(f"{topic} is not published: {name} is there and cannot be used: {e!r}")
+            return None
 
     def close(self) -> None:
         for publisher in (self._commands, *(publisher for _, publisher in self._others)):

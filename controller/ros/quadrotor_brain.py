@@ -7,7 +7,6 @@ What robots.space.Flying wants beside is found here: the thrust that the rotors 
 from its last positions.
 """
 
-import importlib.util
 import math
 import time
 from collections.abc import Sequence
@@ -170,8 +169,6 @@ class QuadrotorBrain:
 
     @property
     def others(self) -> dict[str, str]:
-        if importlib.util.find_spec("mavros_msgs") is None:
-            return {}
         return {"attitude_target": "mavros_msgs/msg/AttitudeTarget"}
 
     def fill_other(self, message: Any, action: np.ndarray) -> None:
