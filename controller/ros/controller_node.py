@@ -83,10 +83,16 @@ class ControllerNode(LifecycleNode):
         config = self.settings.config
         try:
             self._build(config)
-        except ValueError as e:
-            self.get_logger().error(str(e))
-            self._reporter.why = str(e)
+            self._connect(config)
+        except Exception as e:  # rclpy answers that the node did not configure, and drops the reason
+            self._loop = None
+            self._reporter.why = str(e) if isinstance(e, ValueError) else f"not configured: {e!r}"
+            self.get_logger().error(self._reporter.why)
             return TransitionCallbackReturn.FAILURE
+        return TransitionCallbackReturn.SUCCESS
+
+    def _connect(self, config: ControlConfig) -> None:
+        """The robot's topics, and the threads that plan and watch."""
         assert self._loop is not None
         brain = self._loop.brain
         self._period = round(brain.dt * 1e9)
@@ -107,7 +113,6 @@ class ControllerNode(LifecycleNode):
         gc.collect()
         gc.freeze()  # a collection looks at what comes from now on, not at some hundred thousand objects of libraries
         self.get_logger().info(f"configured: {config.robot}, {adapter_of(config)}, period {1e3 * brain.dt:g} ms")
-        return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         with self._lock:

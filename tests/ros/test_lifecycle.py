@@ -1,6 +1,9 @@
 """The controller's life cycle by its own services: commands flow while it is active and only then, and what it plans is never stale."""
 
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -193,6 +196,27 @@ def test_its_clock_is_the_one_that_it_was_configured_with(tmp_path, domain):
         nodes.stop(*nodes.processes)
         probe.destroy_node()
         rclpy.try_shutdown(context=context)
+
+
+NO_ROOM = """
+import sys
+from controller.ros import controller_node
+
+def full(*_):
+    raise OSError("no room")
+
+controller_node.Outbox = full
+sys.exit(controller_node.run(["--ros-args", "-p", "autostart:=true"]))
+"""
+
+
+def test_whatever_keeps_it_from_configuring_is_said(domain):
+    env = os.environ | {"ROS_DOMAIN_ID": str(domain)}
+    done = subprocess.run(
+        [sys.executable, "-c", NO_ROOM], env=env, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stdout + done.stderr
+    assert "sealegs: not configured: OSError('no room')" in done.stdout
 
 
 def test_control_starts_with_the_next_state(tmp_path, domain):
