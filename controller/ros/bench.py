@@ -9,6 +9,7 @@ import itertools
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,7 @@ from robots.ant import Ant
 
 STALE = 2.0  # periods
 SILENT = 2.0  # periods
+NAMES = ("step", "miss", "late", "reset")  # of rows, by their kind
 KILLED = ("controller-killed", "controller-interrupted")
 PATIENCE_S = 30.0  # for a node to start
 SET_BACK = 250_000_000  # [ns]
@@ -262,7 +264,19 @@ class Bench:
         crashed = any(t > begun for t in probe.crashes)
         if crashed:
             why = why or "the vehicle has crashed"
-        return Outcome(fault, not why, recovered and not crashed, first - over, 1e3 * gap, len(seen), why)
+        safe = not why
+        if not recovered:
+            why = "; ".join(filter(None, (why, self._heard(begun))))
+        return Outcome(fault, safe, recovered and not crashed, first - over, 1e3 * gap, len(seen), why)
+
+    def _heard(self, since: float) -> str:
+        """Of the controller, by the probe: what there is to go by where plans do not come again."""
+        rows = Counter(f"{NAMES[int(r.kind)]} of run {r.run:.0f}" for t, r in self.probe.rows if t > since)
+        heard = ", ".join(f"{n} {what}" for what, n in rows.items()) or "nothing"
+        seen = self.probe.count_publishers("sealegs_controller/telemetry")
+        return (
+            f"heard {heard} of {seen} controllers; the newest says {self.nodes.output('controller').strip()[-300:]!r}"
+        )
 
     def back(self) -> bool:
         """Of a quadrotor."""
