@@ -55,6 +55,7 @@ QUICK = {
 }
 SHIPPED = {f"controller.{name}": x for name, x in flatten(real_time()).items() if name.startswith("planner.")}
 NEAR_M, CALM_M_S, BACK_S = 0.3, 0.3, 10.0  # a quadrotor is back where it is this near and this slow, within this time
+READ_S = 0.2  # of the robot's time, after which what a node caused has come
 SAID_S = 2.0  # of wall time, in which diagnostics of once a second are heard for certain
 HOVER = {"flight.trajectory": "hover"}  # of both nodes: where nobody controls it for long, it is to stay near
 
@@ -219,6 +220,11 @@ class Bench:
         process = self.nodes.processes[name]
         process.send_signal(signal.SIGKILL)
         process.wait()
+        self.ended()
+
+    def ended(self) -> None:
+        """After a node has: what it caused, still unread, is read, so that nobody takes it for what the next one does."""
+        self.wait(READ_S)
 
     def close(self) -> None:
         self.nodes.stop(*self.nodes.processes)

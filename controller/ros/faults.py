@@ -101,6 +101,7 @@ def sigint_twice(bench: Bench, rng: np.random.Generator) -> Outcome:
     time.sleep(float(rng.uniform(0, 0.05)))
     process.send_signal(signal.SIGINT)
     code, said = process.wait(10), bench.nodes.output(name)
+    bench.ended()
     bench.start(name)
     out = bench.outcome(
         "controller-killed" if name == "controller" else "sigint-twice", begun, time.monotonic(), PATIENCE_S
