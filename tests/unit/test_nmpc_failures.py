@@ -1,5 +1,9 @@
 """NMPC's plans stay within bounds and depend on no mate; a solve that fails returns the last plan shifted and says so."""
 
+import resource
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -91,3 +95,19 @@ def test_a_programme_without_a_solution_is_reported():
     assert not solved
     u, solved = solve_qp(ok, -np.ones(2), np.ones(2))  # and the next is sound again
     assert solved and u.tolist() == [-1, 1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_solving_again_and_again_takes_no_more_memory():
+    """CasADi's `stats()` kept 150 bytes of every call, and took up to 35 ms of every nine thousandth."""
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    qp = QP(np.eye(4), np.arange(4.0), np.zeros(()))
+    for _ in range(1000):
+        solve_qp(qp, -np.ones(4), np.ones(4))
+    before = resident()
+    for _ in range(20_000):
+        solve_qp(qp, -np.ones(4), np.ones(4))
+    assert resident() - before < 20 * 20_000
