@@ -43,7 +43,7 @@ from controller.ros.node import (
 )
 from controller.ros.outbox import Outbox
 from controller.ros.params import flatten
-from controller.ros.punctual import Cores, give_priority, lock_memory
+from controller.ros.punctual import Cores, arithmetic_us, give_priority, lock_memory
 from controller.ros.reporter import Reporter
 
 UNPREDICTED = 1.5  # periods; a state that is not predicted over the time until its command acts is too late then
@@ -265,7 +265,7 @@ class ControllerNode(LifecycleNode):
             if action is not None:
                 self._send(action)
             if row is not None:
-                self._reporter.row(row, begun.state)
+                self._reporter.row(row._replace(arithmetic_us=arithmetic_us()), begun.state)
             else:  # what was adapted was reset meanwhile
                 self._unplanned(job[1], GIVEN_UP)
         self._prepare(loop)  # when the command is out

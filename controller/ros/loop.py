@@ -133,6 +133,7 @@ class Row(NamedTuple):
     waited_ms: float = float("nan")  # STEP, LATE: of latency_ms, how long the planning thread had no core to run on
     prepare_ms: float = float("nan")  # STEP, LATE: before the state came, on what its plan began with
     stolen_ms: float = float("nan")  # STEP, LATE: meanwhile, what the hypervisor took of all cores, in units of 10
+    arithmetic_us: float = float("nan")  # STEP, LATE: how long a piece of arithmetic took after it, always the same one
 
     @property
     def stamp(self) -> int:

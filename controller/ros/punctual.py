@@ -5,6 +5,7 @@ import contextlib
 import ctypes
 import os
 import sys
+import time
 
 # Of mallopt(3): one arena for all threads, which Python's lock keeps apart anyway; nothing is given back, nor mapped for one use; grow by 16 MB.
 MALLOC = {-8: 1, -1: -1, -3: 32 << 20, -2: 16 << 20}
@@ -54,6 +55,18 @@ def give_priority(priority: int, first: int | None = None) -> str:
             "or more for this user (/etc/security/limits.conf), CAP_SYS_NICE, or 0 for the ordinary priority"
         )
     return ""
+
+
+def arithmetic_us() -> float:
+    """How long one small piece of arithmetic takes now [us], always the same, the quickest of three: it tells of a core that is slower for a while,
+    which is neither a wait nor counted as stolen (a busy sibling hyperthread, a lower clock)."""
+    return min(_once() for _ in range(3)) / 1e3
+
+
+def _once() -> int:
+    started = time.perf_counter_ns()
+    sum(range(500))
+    return time.perf_counter_ns() - started
 
 
 class Cores:

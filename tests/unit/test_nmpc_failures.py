@@ -1,8 +1,6 @@
 """NMPC's plans stay within bounds and depend on no mate; a solve that fails returns the last plan shifted and says so."""
 
-import resource
-import sys
-from pathlib import Path
+import time
 
 import numpy as np
 import pytest
@@ -97,17 +95,16 @@ def test_a_programme_without_a_solution_is_reported():
     assert solved and u.tolist() == [-1, 1]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_solving_again_and_again_takes_no_more_memory():
-    """CasADi's `stats()` kept 150 bytes of every call, and took up to 35 ms of every nine thousandth."""
-
-    def resident() -> int:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-
+def test_no_call_takes_long():
+    """CasADi's `stats()` took 3 ms every 9580 calls, 35 beside a simulated robot. Processor time; either pass holds such a call."""
     qp = QP(np.eye(4), np.arange(4.0), np.zeros(()))
-    for _ in range(1000):
-        solve_qp(qp, -np.ones(4), np.ones(4))
-    before = resident()
-    for _ in range(20_000):
-        solve_qp(qp, -np.ones(4), np.ones(4))
-    assert resident() - before < 20 * 20_000
+
+    def slowest() -> float:
+        took = []
+        for _ in range(12_000):
+            started = time.thread_time()
+            solve_qp(qp, -np.ones(4), np.ones(4))
+            took.append(time.thread_time() - started)
+        return max(took)
+
+    assert min(slowest(), slowest()) < 1e-3
