@@ -16,6 +16,7 @@ import gc
 import threading
 import time
 from collections import deque
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,7 @@ class ControllerNode(LifecycleNode):
             self.create_service(Trigger, f"~/{name}", getattr(self, f"_{name}"))
         refuse_transitions(self)
         self.create_timer(1.0, self._report, clock=STEADY)
+        self._topics = ExitStack()  # of what it is configured for
         self._worker: Worker | None = None
         self._cores: Cores | None = None
         self._watchdog: Watchdog | None = None
@@ -85,7 +87,7 @@ class ControllerNode(LifecycleNode):
             self._build(config)
             self._connect(config)
         except Exception as e:  # rclpy answers that the node did not configure, and drops the reason
-            self._loop = None
+            self._disconnect()
             self._reporter.why = str(e) if isinstance(e, ValueError) else f"not configured: {e!r}"
             self.get_logger().error(self._reporter.why)
             return TransitionCallbackReturn.FAILURE
@@ -100,12 +102,12 @@ class ControllerNode(LifecycleNode):
         slop, most = round(config.slop_ms * 1e6), round(config.max_delay_ms * 1e6)
         self._intake = Intake(tuple(brain.inputs), self._period, slop, most)
         self._outbox = Outbox(self, brain, self._period)
-        self._inputs = [
-            self.create_subscription(
+        self._topics.callback(self._outbox.close)
+        for topic, kind in brain.inputs.items():
+            subscription = self.create_subscription(
                 convert.message_type(kind), topic, lambda m, topic=topic: self._receive(topic, m), NEWEST
             )
-            for topic, kind in brain.inputs.items()
-        ]
+            self._topics.callback(self.destroy_subscription, subscription)
         self._worker = Worker(self._plan, self._failed, self._practise)
         self._watchdog = Watchdog(self._check)
         if config.lock_memory and self._in_real_time and (why := lock_memory()):
@@ -143,17 +145,19 @@ class ControllerNode(LifecycleNode):
             self.get_logger().warning(why)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self.close()
-        for subscription in self._inputs:
-            self.destroy_subscription(subscription)
-        self._outbox.close()
-        self._loop = None
+        self._disconnect()
         return TransitionCallbackReturn.SUCCESS
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         with self._lock:  # a command that is being sent goes out before the answer
             self._active = False
         return TransitionCallbackReturn.SUCCESS
+
+    def _disconnect(self) -> None:
+        """Nothing is left of `_connect`, however far it came."""
+        self.close()
+        self._topics.close()
+        self._loop = None
 
     def close(self) -> None:
         for thread in (self._worker, self._watchdog):

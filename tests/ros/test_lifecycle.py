@@ -219,6 +219,39 @@ def test_whatever_keeps_it_from_configuring_is_said(domain):
     assert "sealegs: not configured: OSError('no room')" in done.stdout
 
 
+HALFWAY = """
+import threading
+
+import rclpy
+from controller.ros import controller_node
+
+def none(*_):
+    raise OSError("no thread")
+
+rclpy.init(args=["--ros-args", "-p", "robot:=quadrotor"])
+node = controller_node.ControllerNode()
+
+def made():
+    return sorted(x.topic_name for x in (*node.publishers, *node.subscriptions)), threading.active_count()
+
+before, real, controller_node.Watchdog = made(), controller_node.Watchdog, none
+print(node.trigger_configure().name, made() == before)
+controller_node.Watchdog = real
+print(node.trigger_configure().name, made() == before)
+print(node.trigger_cleanup().name, made() == before)
+"""
+
+
+def test_a_failure_to_configure_leaves_nothing_behind(domain):
+    env = os.environ | {"ROS_DOMAIN_ID": str(domain)}
+    done = subprocess.run(
+        [sys.executable, "-c", HALFWAY], env=env, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.stdout.split("\n")[-4:-1] == ["FAILURE True", "SUCCESS False", "SUCCESS True"], (
+        done.stdout + done.stderr
+    )
+
+
 def test_control_starts_with_the_next_state(tmp_path, domain):
     """Of a configured controller, with the settings of `sealegs ros`; how soon is measured on a quiet machine (results/ros)."""
     c = ActivationConfig(times=3, domain=domain)
