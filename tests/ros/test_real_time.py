@@ -55,6 +55,7 @@ def test_what_was_sent_is_what_replay_makes(tmp_path, domain, capsys, extra):
     planned = [row for row in rows(tmp_path / "bag") if row["total_ms"] > 0]
     if sys.platform == "linux":
         assert all(row["waited_ms"] >= 0 and row["stolen_ms"] >= 0 for row in planned)
+    assert all(row["arithmetic_us"] > 0 for row in planned)
     if "left" in extra:
         assert any(row["event"] == BLIND for row in rows(tmp_path / "bag"))
         assert kinds >= {0.0, 1.0} and all(m.topic.startswith("/left/") for m in sent)
