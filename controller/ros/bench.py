@@ -163,8 +163,10 @@ class Probe(Node):
         return future.result()
 
     def fresh(self, since: float, n: int = 3, run: int = -1) -> bool:
-        """Whether n fresh plans came after `since`, of runs after that one."""
-        return sum(t > since and r.kind == STEP and r.run > run for t, r in self.rows) >= n
+        """Whether n fresh plans came after `since`, of runs after that one. Asked before every message that is read: it looks at what came since,
+        not at all that ever came, or after some minutes the probe no longer hears what is said in time."""
+        since_then = itertools.takewhile(lambda row: row[0] > since, reversed(self.rows))
+        return sum(r.kind == STEP and r.run > run for _, r in since_then) >= n
 
 
 class Bench:
