@@ -7,8 +7,8 @@ both                        -> a plan           controller.baselines.nmpc, plann
 its first action, if good   -> the vehicle      controller.guard
 
 Adaptation is part of the preparation (`Flyer.prepare`), so a plan knows every transition but the newest: a command waits neither for it nor for
-the model's expansion. On training's loads (path at 2 m/s, 18 episodes a path) that is as good as adapting first: 2.39 and 1.65 mm against 2.39
-and 1.68 on the figure-eight and the random path.
+the model's expansion, nor for what is to be learned from its state (`Flyer.conclude`). On training's loads (path at 2 m/s, 18 episodes a path)
+that is as good as adapting first: 2.39 and 1.65 mm against 2.39 and 1.68 on the figure-eight and the random path.
 
 Where the load is not seen, a filter says where it swings (dynamics.swing), and the rest sees that. The filter's belief about the load's
 share, and about an acceleration that no load explains, then stands for the variational latent.
@@ -62,12 +62,12 @@ class Diagnostics(NamedTuple):
     """One step's record. Errors are root mean squares over the six accelerations of the newest transition [m/s^2], NaN where there is none:
     before = theta's at z = 0, after = of the phi that the plan is made for, which was fitted to every transition but this one."""
 
-    error_before: np.ndarray  # (b,)
+    error_before: np.ndarray  # (b,) both NaN between `feedback` and `conclude`
     error_after: np.ndarray  # (b,)
     load_kg: np.ndarray  # (b,) what the plan is made for
     restarts: np.ndarray  # (b,) how often a change was noticed so far
     event: np.ndarray  # (b,) codes of guard.EVENTS
-    adapt_ms: float  # where `prepare` was called, it is part of these two
+    adapt_ms: float  # where `prepare` was called, it is part of these two; `conclude` is part of this one
     plan_ms: float
     feedback_ms: float  # from the state to the command, `prepare` left out
 
@@ -91,9 +91,29 @@ class Prepared(NamedTuple):
     expand_ms: float
 
 
+class Given(NamedTuple):
+    """A transition as seen, its thrust as the rotors gave it."""
+
+    s: np.ndarray  # (b, s)
+    a: np.ndarray  # (b, 4)
+    s_next: np.ndarray  # (b, s)
+    lost: np.ndarray  # (b,) of s_next's thrust [N]
+
+
+class Passed(NamedTuple):
+    """A transition that no row was made of yet."""
+
+    last_s: np.ndarray  # (b, 22) as Memory has it
+    lost: np.ndarray  # (b,) likewise
+    given: Given
+    s: np.ndarray  # (b, 22) the state that it led to
+    usable: np.ndarray  # (b,) bool
+
+
 class Memory(NamedTuple):
     recent: Transitions  # (b, k, .) rows
     newest: Newest | None  # not yet among them
+    passed: Passed | None  # what newest is to be made of
     carry: Any  # the adapter's
     phi: Phi
     planner: nmpc.Memory
@@ -104,15 +124,6 @@ class Memory(NamedTuple):
     last_s: np.ndarray  # (b, 22) the last state, with the load as believed
     diagnostics: Diagnostics
     prepared: Prepared | None = None
-
-
-class Given(NamedTuple):
-    """A transition as seen, its thrust as the rotors gave it."""
-
-    s: np.ndarray  # (b, s)
-    a: np.ndarray  # (b, 4)
-    s_next: np.ndarray  # (b, s)
-    lost: np.ndarray  # (b,) of s_next's thrust [N]
 
 
 @dataclass(frozen=True)
@@ -139,7 +150,7 @@ class Flyer:
         )  # fmt: skip
         nan, zero = np.full(b, np.nan), np.zeros(b)
         return Memory(
-            recent, None, self.adapter.init(self.theta, b), as_phi(self.theta), self.tracker.init(b), self.guard.init(b, h),
+            recent, None, None, self.adapter.init(self.theta, b), as_phi(self.theta), self.tracker.init(b), self.guard.init(b, h),
             None if self.unseen is None else self.unseen.init(b), zero, np.full((b, 22 if self.unseen is None else 16), np.nan),
             np.full((b, 22), np.nan), Diagnostics(nan, nan, zero, zero, zero, 0.0, 0.0, 0.0),
         )  # fmt: skip
@@ -153,6 +164,7 @@ class Flyer:
         replaced in between."""
         if memory.prepared is not None:
             return memory
+        memory = self.conclude(memory)
         start = time.perf_counter()
         recent, phi, carry = memory.recent, memory.phi, memory.carry
         b = len(recent.mask)
@@ -194,9 +206,22 @@ class Flyer:
         memory: Memory,
         pending: Sequence[tuple[float, np.ndarray]] = (),
     ) -> tuple[np.ndarray, Memory]:
-        """The feedback phase, after `prepare` where that was not done. memory.diagnostics: of this step. A row of `state` that is not finite is
-        not learned from, and the guard holds. pending: (share of a period in (0, 1], action (b, 4)) of commands that act after this state and
-        before the one that is planned here; the reference begins where they end."""
+        """`feedback` and `conclude`. memory.diagnostics: of this step."""
+        command, memory = self.feedback(state, reference, memory, pending)
+        return command, self.conclude(memory)
+
+    @torch.no_grad()
+    @np.errstate(all="ignore")
+    def feedback(
+        self,
+        state: np.ndarray,
+        reference: Reference,
+        memory: Memory,
+        pending: Sequence[tuple[float, np.ndarray]] = (),
+    ) -> tuple[np.ndarray, Memory]:
+        """The feedback phase, after `prepare` where that was not done. A row of `state` that is not finite is not learned from, and the guard
+        holds. pending: (share of a period in (0, 1], action (b, 4)) of commands that act after this state and before the one that is planned
+        here; the reference begins where they end."""
         memory = self.prepare(memory)
         assert memory.prepared is not None
         prepared = memory.prepared
@@ -214,18 +239,34 @@ class Flyer:
         good = plan.valid & torch.as_tensor(usable)
         action, guard, event = self.guard.step(memory.guard, each, good)
         command = self.tracker.vehicle.command(action.double().numpy())
-        newest = self._row(memory, given, s, usable)
-        before, after = self._errors(phi, newest)
         feedback_ms = 1e3 * (time.perf_counter() - start)
 
         restarts = memory.carry.restarts.numpy() if isinstance(memory.carry, Belief) else np.zeros(len(s))
         restarts = restarts if believed is None else believed.restarts
         plan_ms = prepared.expand_ms + feedback_ms
-        diagnostics = Diagnostics(before, after, mass, restarts, event.numpy(), prepared.adapt_ms, plan_ms, feedback_ms)
+        unknown = np.full(len(s), np.nan)
+        passed = Passed(memory.last_s, memory.lost, given, s, usable)
+        diagnostics = Diagnostics(
+            unknown, unknown, mass, restarts, event.numpy(), prepared.adapt_ms, plan_ms, feedback_ms
+        )
         raw, s = (np.where(usable[:, None], x, np.nan) for x in (raw, s))
         return command, Memory(
-            memory.recent, newest, memory.carry, phi, planner, guard, believed, given.lost, raw, s, diagnostics
+            memory.recent, None, passed, memory.carry, phi, planner, guard, believed, given.lost, raw, s, diagnostics
         )
+
+    @torch.no_grad()
+    @np.errstate(all="ignore")
+    def conclude(self, memory: Memory) -> Memory:
+        """What a step's command does not wait for: the row that the next `prepare` learns from, and the diagnostics' errors. `prepare` does it
+        itself where it was not done."""
+        if memory.passed is None:
+            return memory
+        start = time.perf_counter()
+        newest = self._row(memory.passed)
+        before, after = self._errors(memory.phi, newest)
+        told, took = memory.diagnostics, 1e3 * (time.perf_counter() - start)
+        told = told._replace(error_before=before, error_after=after, adapt_ms=told.adapt_ms + took)
+        return memory._replace(newest=newest, passed=None, diagnostics=told)
 
     @property
     def _filtered(self) -> bool:
@@ -239,7 +280,7 @@ class Flyer:
         return Plant(mass, push, lambda s, a: Expansion(*self.model.expand(phi, s, a, z)))
 
     def _sense(
-        self, memory: Memory, given: "Given", raw: np.ndarray, usable: np.ndarray
+        self, memory: Memory, given: Given, raw: np.ndarray, usable: np.ndarray
     ) -> tuple[swing.Memory | None, np.ndarray]:
         """-> the filter's belief, and the state with the load where it is seen or believed (b, 22)."""
         if self.unseen is None or memory.swing is None:
@@ -274,7 +315,7 @@ class Flyer:
     def _autopilot(self) -> Autopilot:
         return Autopilot(self.model.vehicle)
 
-    def _given(self, memory: Memory, s: np.ndarray) -> "Given":
+    def _given(self, memory: Memory, s: np.ndarray) -> Given:
         """The transition that led to s, with the thrust that the rotors gave. Where one of them is at its limit, the mixer keeps roll and pitch
         and lets collective thrust go (robots.autopilot), which the state's T does not know of: a model that believed T would take what is
         missing for weight. How much is missing follows from commands and body rates alone."""
@@ -295,10 +336,10 @@ class Flyer:
     def _latent(self, phi: Phi, b: int) -> Tensor:
         return torch.zeros(b, N_Z) if phi.z is None else phi.z
 
-    def _row(self, memory: Memory, given: "Given", s: np.ndarray, usable: np.ndarray) -> Newest:
-        """Of (last_s, last action, s), as given."""
-        was = _less(memory.last_s, memory.lost)
-        exact = np.maximum(given.lost, memory.lost) < LOST * self.model.vehicle.hover_thrust_n
+    def _row(self, passed: Passed) -> Newest:
+        last_s, lost, given, s, usable = passed
+        was = _less(last_s, lost)
+        exact = np.maximum(given.lost, lost) < LOST * self.model.vehicle.hover_thrust_n
         known = usable & exact & np.isfinite(was).all(1)
         x, x_next, good = self.model.rows(np.nan_to_num(was), given.a, _less(s, given.lost))
         fresh = torch.as_tensor(known) & (good if self.unseen is None else True)

@@ -87,6 +87,9 @@ class AntBrain:
         action, memory, diagnostics = self.controller.step(memory, state[None], late=False, pending=pending)
         return action[0], memory, diagnostics
 
+    def conclude(self, memory: Memory) -> tuple[Memory, dict[str, float]]:
+        return memory, {}
+
     def prepare(self, memory: Memory) -> Memory:
         return self.controller.prepare(memory)
 

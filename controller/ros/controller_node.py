@@ -269,7 +269,7 @@ class ControllerNode(LifecycleNode):
             if action is not None:
                 self._send(action)
             if row is not None:
-                self._reporter.row(row._replace(arithmetic_us=arithmetic_us()), begun.state)
+                self._reporter.row(loop.conclude(row)._replace(arithmetic_us=arithmetic_us()), begun.state)
             else:  # what was adapted was reset meanwhile
                 self._unplanned(job[1], GIVEN_UP)
         self._prepare(loop)  # when the command is out

@@ -97,7 +97,7 @@ def episode(c: DelaysConfig, delay_ms: float, compensated: bool, seed: int) -> t
         job = loop.begin(state, stamp, stamp + lead - planning, lead if compensated else None)
         command, row = loop.finish(job, loop.plan(job), stamp + lead)
         assert command is not None and row is not None
-        errors.append(row.error_after)
+        errors.append(loop.conclude(row).error_after)
         message = SimpleNamespace(layout=SimpleNamespace(dim=[]), data=[])
         brain.fill(message, command, loop.label)
         due.append((stamp + lead, plant.read(message)))

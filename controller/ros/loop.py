@@ -1,6 +1,7 @@
 """The loop as a machine of events, without ROS, clocks or threads: the node feeds it as things happen, `replay` as they were recorded.
 
     begin(state) .. finish   a state came and its plan was made: the command is the plan's first action
+    conclude                 then: what the command does not wait for
     miss                     nothing usable came in time, or planning is not ready: the guard holds the last plan, then relaxes
     prepare                  until the next state comes: what needs no new state; the next step is the same without, but takes longer
     foresee                  then: what a miss sends in the place of the last plan's next action
@@ -60,6 +61,10 @@ class Brain(Protocol):
         self, memory: Any, state: np.ndarray, stamp: int, timing: Timing | None
     ) -> tuple[np.ndarray, Any, Diagnostics]:
         """stamp: of the state [ns]. timing: which commands acted and will act before this one; None: this one acts at once."""
+        ...
+
+    def conclude(self, memory: Any) -> tuple[Any, dict[str, float]]:
+        """What a step left for after its command -> a memory from which the next step is the same, and the columns of the row that are known now."""
         ...
 
     def prepare(self, memory: Any) -> Any:
@@ -206,7 +211,7 @@ class Loop:
         waited_ms: float = NAN,
         stolen_ms: float = NAN,
     ) -> tuple[np.ndarray | None, Row | None]:
-        """What `plan` gave -> the command to send, None where it is late, and the row. now [ns], on the clock of the stamps."""
+        """What `plan` gave -> the command to send, None where it is late, and the row, for `conclude`. now [ns], on the clock of the stamps."""
         action, memory, d = planned
         if job.epoch != self.epoch:  # reset meanwhile
             return None, None
@@ -233,6 +238,11 @@ class Loop:
             stolen_ms=stolen_ms,
         )  # fmt: skip
         return (None if misses else action), row
+
+    def conclude(self, row: Row) -> Row:
+        """After `finish`, when the command is out: its row, complete."""
+        self.memory, known = self.brain.conclude(self.memory)
+        return row._replace(**known)
 
     def take(self, memory: Any, ready: Any, took_ms: float) -> bool:
         """What brain.prepare made of `memory`. -> False where that is no longer the one in force."""

@@ -62,7 +62,7 @@ class QuadrotorBrain:
     path: Trajectory
     payload_seen: bool
     output: ClassVar[str] = TOPICS["quadrotor"].command
-    patience: ClassVar[float] = 1.2
+    patience: ClassVar[float] = 1.1
     corrects: ClassVar[bool] = (
         False  # a held plan is as good, and a correction in the place of the next command is one less to get through
     )
@@ -124,12 +124,20 @@ class QuadrotorBrain:
             action = torch.as_tensor(self.vehicle.action(mean)[None], dtype=torch.float32)
             pilot = pilot._replace(guard=pilot.guard._replace(action=action))
         lead = 0.0 if timing is None else timing.lead
-        command, pilot = self.pilot.step(s[None], self.window(at + lead), pilot, pending)
+        command, pilot = self.pilot.feedback(s[None], self.window(at + lead), pilot, pending)
         d = pilot.diagnostics
         told = Diagnostics(
             d.error_before, d.error_after, np.full(1, np.nan), d.event, d.adapt_ms, d.plan_ms, 1e3 * (time.perf_counter() - begun),
         )  # fmt: skip
         return command[0], Memory(pilot, thrust, at, stamp, False, seen), told
+
+    def conclude(self, memory: Memory) -> tuple[Memory, dict[str, float]]:
+        if memory.pilot.passed is None:
+            return memory, {}
+        pilot = self.pilot.conclude(memory.pilot)
+        d = pilot.diagnostics
+        told = {"error_before": d.error_before[0], "error_after": d.error_after[0], "adapt_ms": d.adapt_ms}
+        return memory._replace(pilot=pilot), told
 
     def prepare(self, memory: Memory) -> Memory:
         return memory._replace(pilot=self.pilot.prepare(memory.pilot))

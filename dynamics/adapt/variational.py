@@ -50,36 +50,51 @@ class Belief(NamedTuple):
     scores: Tensor  # (b, 2) J without the network and with it
 
 
-def explain(model: MLP, phi: Theta | Phi, t: Transitions, z: Tensor) -> tuple[Tensor, Tensor]:
+class Row(NamedTuple):
+    """The newest row of each robot, as arrays: a tick is some fifty operations on a few numbers each, and torch's take three times as long."""
+
+    x: np.ndarray  # (b, 1, .)
+    a: np.ndarray  # (b, 1, 4)
+    y: np.ndarray  # (b, 1, .)
+
+    @property
+    def there(self) -> np.ndarray:
+        """(b,) bool: a load."""
+        return (self.x[:, 0, 10:13] ** 2).sum(1) > 0
+
+
+def explain(model: MLP, phi: Theta | Phi, t: Transitions, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What z (b, n) leaves of each row (b, k, .), and dg/dz: -> (b, k, 6), (b, k, n, 6) [m/s^2]. The ensemble's mean."""
-    error, slope, there = _left(model, phi, t, z.numpy(), True)
-    space = model.space
-    jac = slope[..., N_SEEN : space.n_feature].swapaxes(-1, -2) * there[..., None, :]
-    jac[..., 0, :3] += SPREAD * t.s_next.numpy()[..., -3:]
-    return torch.as_tensor(error), torch.as_tensor(jac)
+    return _explain(model, phi, Row(t.s.numpy(), t.a.numpy(), t.s_next.numpy()), z)
 
 
-def far(theta: Theta, s: Tensor) -> Tensor:
+def _explain(model: MLP, phi: Theta | Phi, rows: Row, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    error, slope, there = _left(model, phi, rows, z, True)
+    jac = slope[..., N_SEEN : N_SEEN + z.shape[1]].swapaxes(-1, -2) * there[..., None, :]
+    jac[..., 0, :3] += SPREAD * rows.y[..., -3:]
+    return error, jac
+
+
+def far(theta: Theta, x: np.ndarray) -> np.ndarray:
     """(*b, Rows.n_state) -> (*b, 1)"""
-    x = (s[..., :N_SEEN] - theta.norm["x_mean"][:N_SEEN]) / theta.norm["x_std"][:N_SEEN]
-    return (x.abs() - NEAR).clamp_min(0).square().sum(-1, keepdim=True)
+    mean, std = (theta.norm[name].numpy()[:N_SEEN] for name in ("x_mean", "x_std"))
+    over = np.maximum(np.abs((x[..., :N_SEEN] - mean) / std) - NEAR, 0)
+    return (over * over).sum(-1, keepdims=True)
 
 
 def left(model: MLP, phi: Theta | Phi, t: Transitions, z: Tensor) -> np.ndarray:
     """`explain` without dg/dz: (b, k, 6) [m/s^2]."""
-    return _left(model, phi, t, z.numpy(), False)[0]
+    return _left(model, phi, Row(t.s.numpy(), t.a.numpy(), t.s_next.numpy()), z.numpy(), False)[0]
 
 
 def _left(
-    model: MLP, phi: Theta | Phi, t: Transitions, z: np.ndarray, slope: bool
+    model: MLP, phi: Theta | Phi, rows: Row, z: np.ndarray, slope: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    space = model.space
-    assert isinstance(space, Rows)
-    x, y = t.s.numpy(), t.s_next.numpy()
-    mean, d = outputs(model, phi, x[..., :N_SEEN], z, t.a.numpy(), slope)
+    x, a, y = rows
+    mean, d = outputs(model, phi, x[..., :N_SEEN], z, a, slope)
     there = np.ones_like(mean)
     there[..., 3:] = (x[..., 10:13] ** 2).sum(-1, keepdims=True) > 0  # as Rows.there
-    error = (y[..., space.n_feature : space.n_feature + N_OUT] - mean) * there
+    error = (y[..., -N_OUT - 3 : -3] - mean) * there
     error[..., :3] -= (np.clip(SHARE + SPREAD * z[:, None, :1], LEAST, MOST) - SHARE) * y[..., -3:]
     return error, d, there
 
@@ -113,76 +128,77 @@ class Variational:
         plain, no = torch.tensor([0.0, 1.0]).repeat(b, 1), torch.zeros(b, dtype=torch.bool)
         return Belief(mean, cov, torch.zeros(b), torch.zeros(b, dtype=torch.int64), no, plain, torch.zeros(b, 2))
 
-    @torch.no_grad()
     def adapt(self, theta: Theta, carry: Belief, recent: Transitions) -> tuple[Phi, Belief]:
         """Takes the newest row. A load that is seen to come or go is a change that needs no test: q(z) returns to the prior, as a whole,
         because what the other coordinates found was found under the old load."""
-        row = Transitions(*(x[:, -1:] for x in recent))
-        seen = row.mask[:, 0]
-        space = self.model.space
-        assert isinstance(space, Rows)
-        there = torch.where(seen, space.there(row.s)[:, 0, -1] > 0, carry.there)
-        keep, prior = theta.meta["variational.keep"], self.init(theta, len(seen))
-        mean = keep * carry.mean
-        cov = keep[:, None] * carry.cov * keep + torch.diag_embed(1 - keep**2)
-        other = there != carry.there
-        mean = torch.where(other[:, None], prior.mean, mean)
-        cov = torch.where(other[:, None, None], prior.cov, cov)
-        noise = theta.meta["variational.inflation"] * (2 * theta.meta["variational.log_sigma"]).exp()
-        noise = noise * (1 + FAR * far(theta, row.s[:, 0]))
-        error, jac, spread = self._innovate(theta, row, mean, cov, noise)
-        surprised = (error.square() / noise).sum(-1)
-        surprise = (error * torch.linalg.solve(spread, error)).sum(-1)
-        afresh = other[:, None]
-        start = torch.where(afresh, prior.plain, carry.plain)
+        row = Row(*(x[:, -1:].numpy() for x in (recent.s, recent.a, recent.s_next)))
+        seen = recent.mask[:, -1].numpy()
+        was = [x.numpy() for x in carry]
+        old_mean, old_cov, old_alarm, restarts, had, old_plain, old_scores = was
+        keep, c, log_sigma = (
+            theta.meta[f"variational.{x}"].detach().numpy() for x in ("keep", "inflation", "log_sigma")
+        )
+        prior_mean, prior_cov, _, _, _, prior_plain, _ = (x.numpy() for x in self.init(theta, 1))
+        there = np.where(seen, row.there, had)
+        other = there != had
+        mean = np.where(other[:, None], prior_mean, keep * old_mean)
+        cov = np.where(other[:, None, None], prior_cov, keep[:, None] * old_cov * keep + np.diag(1 - keep * keep))
+        noise = c * np.exp(2 * log_sigma) * (1 + FAR * far(theta, row.x[:, 0]))
+        error, surprised, surprise, gain, told = self._innovate(theta, row, mean, cov, noise)
+        afresh = other
+        start = np.where(afresh[:, None], prior_plain, old_plain)
         plain, plainly, least = self._plain(row, start, noise)
-        surprise = torch.minimum(surprise, least)
-        alarm = (carry.alarm + surprise.clamp(max=CAP) - error.shape[-1] - ALLOWANCE).clamp_min(0.0)
+        nu = np.minimum(np.minimum(surprise, least), np.float32(CAP))
+        alarm = np.maximum(old_alarm + nu - error.shape[-1] - ALLOWANCE, 0)
         changed = seen & (alarm > LIMIT)
         if changed.any():
-            mean = torch.where(changed[:, None], prior.mean, mean)
-            cov = torch.where(changed[:, None, None], prior.cov, cov)
-            error, jac, spread = self._innovate(theta, row, mean, cov, noise)
-            surprised = (error.square() / noise).sum(-1)
-        gain = torch.linalg.solve(spread, jac.mT @ cov).mT  # (b, n, 6)
-        new_mean = mean + (gain @ error[..., None])[..., 0]
-        new_cov = cov - gain @ (jac.mT @ cov)
-        new_cov = (new_cov + new_cov.mT) / 2
-        mean = torch.where(seen[:, None], new_mean, carry.mean)
-        cov = torch.where(seen[:, None, None], new_cov, carry.cov)
-        alarm = torch.where(seen, torch.where(changed, 0.0, alarm), carry.alarm)
-        if changed.any():
-            afresh = afresh | changed[:, None]
-            plain, plainly, _ = self._plain(row, torch.where(afresh, prior.plain, start), noise)
-        scores = torch.where(afresh, 0.0, carry.scores) * MEMORY + torch.stack((plainly, surprised), 1)
-        plain, scores = (torch.where(seen[:, None], *x) for x in ((plain, carry.plain), (scores, carry.scores)))
-        speaks = scores[:, 1:] < scores[:, :1]
-        z = torch.where(speaks, mean, torch.cat((plain[:, :1], torch.zeros_like(mean[:, 1:])), 1))
-        phi = Phi(theta.net, theta.norm, z=z, speaks=speaks[:, 0].float())
-        return phi, Belief(mean, cov, alarm, carry.restarts + changed, there, plain, scores)
+            mean = np.where(changed[:, None], prior_mean, mean)
+            cov = np.where(changed[:, None, None], prior_cov, cov)
+            error, surprised, _, gain, told = self._innovate(theta, row, mean, cov, noise)
+            afresh = afresh | changed
+            plain, plainly, _ = self._plain(row, np.where(afresh[:, None], prior_plain, start), noise)
+        mean = mean + (gain @ error[..., None])[..., 0]
+        cov = cov - gain @ told
+        cov = (cov + cov.swapaxes(1, 2)) / 2
+        scores = np.where(afresh[:, None], 0, old_scores) * MEMORY + np.stack((plainly, surprised), 1)
+        new = (mean, cov, np.where(changed, 0, alarm), restarts + changed, there, plain, scores)
+        belief = Belief(
+            *(
+                torch.from_numpy(np.where(seen.reshape(-1, *[1] * (x.ndim - 1)), x, o).astype(o.dtype, copy=False))
+                for x, o in zip(new, was, strict=True)
+            )
+        )
+        speaks = belief.scores[:, 1:] < belief.scores[:, :1]
+        z = torch.where(speaks, belief.mean, torch.nn.functional.pad(belief.plain[:, :1], (0, self.n_z - 1)))
+        return Phi(theta.net, theta.norm, z=z, speaks=speaks[:, 0].float()), belief
 
-    def _plain(self, row: Transitions, plain: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """One row (b, 1, .) of the nominal model with a load: -> the belief (b, 2) after it; how it surprised the one before, by the noise alone
-        and as nu (b,)."""
-        space = self.model.space
-        assert isinstance(space, Rows)
+    def _plain(self, row: Row, plain: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """One row of the nominal model with a load: -> the belief (b, 2) after it; how it surprised the one before, by the noise alone and as
+        nu (b,)."""
         mean, known = plain[:, 0], KEEP / plain[:, 1]
-        pull, there = space.pull(row.s_next)[:, 0], space.there(row.s)[:, 0]
-        load = ((SHARE + SPREAD * mean).clamp(LEAST, MOST) - SHARE)[:, None] * pull
-        error = space.local(row.s, row.s_next)[:, 0] * there - torch.cat((load, 0 * load), 1)
+        y, pull = row.y[:, 0, -N_OUT - 3 : -3], row.y[:, 0, -3:]
+        error = y.copy()
+        error[:, 3:] *= row.there[:, None]
+        error[:, :3] -= (np.clip(SHARE + SPREAD * mean, LEAST, MOST) - SHARE)[:, None] * pull
         slope, var = SPREAD * pull, noise[:, :3]
-        told, along = (slope.square() / var).sum(1), (slope * error[:, :3] / var).sum(1)
-        precision = (known + told).clamp_min(1.0)  # never less sure than the prior
-        square = (error.square() / noise).sum(1)
+        told, along = (slope * slope / var).sum(1), (slope * error[:, :3] / var).sum(1)
+        precision = np.maximum(known + told, 1)  # never less sure than the prior
+        square = (error * error / noise).sum(1)
         return (
-            torch.stack((mean + along / precision, 1 / precision), 1),
+            np.stack((mean + along / precision, 1 / precision), 1),
             square,
-            square - along.square() / (known + told),
+            square - along * along / (known + told),
         )
 
     def _innovate(
-        self, theta: Theta, row: Transitions, mean: Tensor, cov: Tensor, noise: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """-> e (b, 6), dg/dz (b, n, 6), S (b, 6, 6)."""
-        error, jac = (x[:, 0] for x in explain(self.model, theta, row, mean))
-        return error, jac, jac.mT @ cov @ jac + torch.diag_embed(noise)
+        self, theta: Theta, row: Row, mean: np.ndarray, cov: np.ndarray, noise: np.ndarray
+    ) -> tuple[np.ndarray, ...]:
+        """-> e (b, 6), how it surprises by the noise alone (b,) and as nu (b,), the gain (b, n, 6), dg/dz' P (b, 6, n)."""
+        error, jac = (x[:, 0] for x in _explain(self.model, theta, row, mean))
+        told = jac.swapaxes(1, 2) @ cov
+        spread = told @ jac
+        each = np.arange(spread.shape[1])
+        spread[:, each, each] += noise
+        solved = np.linalg.solve(spread, np.concatenate((error[..., None], told), 2))
+        surprise = (error * solved[..., 0]).sum(1)
+        return error, (error * error / noise).sum(1), surprise, solved[..., 1:].swapaxes(1, 2), told

@@ -141,8 +141,11 @@ def test_a_quadrotor_learns_where_it_knows_what_acted():
 
     def state(k: int, lead: int | None = 25 * MS) -> bool:
         job = loop.begin(s, k * period, k * period, lead)
-        loop.finish(job, loop.plan(job), k * period + 25 * MS)
+        _, row = loop.finish(job, loop.plan(job), k * period + 25 * MS)
+        assert row is not None and np.isnan(row.error_after)  # the command does not wait for it
+        told = loop.conclude(row)
         fresh.append(bool(loop.memory.pilot.newest.fresh.all()))
+        assert np.isfinite(told.error_after) == fresh[-1] and np.isfinite(told.error_before) == fresh[-1]
         return job.broken
 
     hover = loop.memory.thrust

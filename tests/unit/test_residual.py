@@ -125,7 +125,7 @@ def test_the_link_is_positive_and_the_rows_are_linear_in_it():
 def test_errors_and_their_derivative_agree_with_autograd():
     theta, t = make_theta(), world(0.4, 12)
     z = torch.tensor([[0.3, -0.5, 0.2, 0.8]])
-    error, jac = explain(MODEL.mlp, theta, t, z)
+    error, jac = (torch.as_tensor(x) for x in explain(MODEL.mlp, theta, t, z.numpy()))
     torch.testing.assert_close(error, MODEL.error(as_phi(theta), t, z), atol=2e-5, rtol=1e-4)
     wanted = torch.func.jacrev(lambda z: MODEL.error(as_phi(theta), t, z))(z)[0, :, :, 0]
     torch.testing.assert_close(jac[0].mT, -wanted, atol=1e-4, rtol=1e-3)
