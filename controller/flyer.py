@@ -337,6 +337,7 @@ class Flyer:
         return torch.zeros(b, N_Z) if phi.z is None else phi.z
 
     def _row(self, passed: Passed) -> Newest:
+        """Of (last_s, last action, s), as given."""
         last_s, lost, given, s, usable = passed
         was = _less(last_s, lost)
         exact = np.maximum(given.lost, lost) < LOST * self.model.vehicle.hover_thrust_n

@@ -50,6 +50,7 @@ class AntBrain:
     controller: Controller
     dt: float = Ant.dt
     patience: ClassVar[float] = 1.2  # what goes out then is a plan; what is lost by it is a transition to learn from
+    thinking: ClassVar[float] = 1.2
     corrects: ClassVar[bool] = True
     output: ClassVar[str] = TOPICS["ant"].command
 

@@ -321,9 +321,10 @@ class ControllerNode(LifecycleNode):
             if not self._active or self._outbox.empty or self.settings.config.lockstep:
                 return often
             silent = self._outbox.silent()
-            left = self._outbox.until_next(silent)
+            thinking = self._planning or (self._worker is not None and self._worker.waiting)
+            left = self._outbox.until_next(silent, thinking)
             if left < 0:
-                self._miss(OPERATOR if self._held else PLANNING if self._planning else STATE)
+                self._miss(OPERATOR if self._held else PLANNING if thinking else STATE)
                 return often
             again = self._outbox.until_again(silent, self.settings.config.repeat_commands)
             # Whoever waits for a lock takes it from who plans: not more often than there is something to see. /clock tells of no time to wait.

@@ -125,7 +125,7 @@ class Link:
             self._took.append(self.now - begun)
             action, _ = self.loop.finish(job, planned, self.now)
             if action is not None:
-                self._command(action, self.brain.patience)
+                self._command(action, True)
             memory = self.loop.memory
             ready = self.brain.prepare(memory)
             self._at(self.now + takes, lambda: self._prepared(memory, ready))
@@ -143,7 +143,7 @@ class Link:
         self.loop.foresee(ready, foreseen)
         self._plan()
 
-    def _command(self, action: np.ndarray, patience: float) -> None:
+    def _command(self, action: np.ndarray, planned: bool) -> None:
         message = SimpleNamespace(layout=SimpleNamespace(dim=[]), data=[])
         self.brain.fill(message, action, self.loop.label)
         seq, wanted = self.loop.seq, self.plant.read(message)
@@ -152,18 +152,23 @@ class Link:
             self._at(self.now + i * self.period // (n + 1), lambda: self._transmit(seq, wanted))
         self._sent += 1
         sent = self._sent
-        self._at(self.now + round(patience * self.period) + 1, lambda: self._check(sent))
+        patience = self.brain.patience if planned else 1.0
+        self._at(self.now + round(patience * self.period) + 1, lambda: self._check(sent, planned))
 
     def _transmit(self, seq: int, action: np.ndarray) -> None:
         if seq == self.loop.seq:  # else another one is on its way
             self._send(self._command_rng, self.c.both_ways, lambda: self._obey(seq, action))
 
-    def _check(self, sent: int) -> None:
-        if sent == self._sent:
-            self.counts["missed"] += 1
-            action, row = self.loop.miss(PLANNING if self._planning else STATE, None, self.now)
-            self.counts["blind"] += row.event == BLIND
-            self._command(action, 1.0)
+    def _check(self, sent: int, planned: bool) -> None:
+        if sent != self._sent:
+            return
+        thinking, more = self._planning or self._job is not None, self.brain.thinking - self.brain.patience
+        if planned and thinking and more > 0:  # a plan that is being made is waited for a little longer
+            return self._at(self.now + round(more * self.period), lambda: self._check(sent, False))
+        self.counts["missed"] += 1
+        action, row = self.loop.miss(PLANNING if thinking else STATE, None, self.now)
+        self.counts["blind"] += row.event == BLIND
+        self._command(action, False)
 
     # --- the robot
 

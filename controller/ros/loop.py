@@ -43,7 +43,10 @@ class Brain(Protocol):
     def inputs(self) -> dict[str, str]: ...  # message types by topic; the first gives the stamp
 
     output: ClassVar[str]  # the command's message type
-    patience: ClassVar[float]  # [periods] after a planned command until one goes out that no state asked for
+    patience: ClassVar[
+        float
+    ]  # [periods] after a planned command until one goes out that no state asked for, if none has come
+    thinking: ClassVar[float]  # and if one has, and its plan is not ready
     corrects: ClassVar[bool]  # whether a plan that is ready just after that goes out, too
 
     def decode(self, messages: dict[str, Any]) -> np.ndarray:

@@ -15,7 +15,7 @@ class Outbox:
     """period: of control [ns]."""
 
     def __init__(self, node: Node, brain: Brain, period: int) -> None:
-        self._node, self._period, self._patience = node, period, brain.patience
+        self._node, self._period, self._patience = node, period, (brain.patience, brain.thinking)
         self._kind = convert.message_type(brain.output)
         self._commands = node.create_publisher(self._kind, "~/commands", OFFERED)
         made = (self._other(topic, kind) for topic, kind in brain.others.items())
@@ -73,9 +73,10 @@ class Outbox:
         self._at = min(self._at, now)
         return now - self._at
 
-    def until_next(self, silent: int) -> float:
-        """Until the next command is due [ns]: the brain's patience after a planned one, one period after any other."""
-        return (self._patience if self._planned else 1.0) * self._period - silent
+    def until_next(self, silent: int, thinking: bool) -> float:
+        """Until the next command is due [ns]: the brain's patience after a planned one, one period after any other. thinking: a state has come, and
+        its plan is not ready."""
+        return (self._patience[thinking] if self._planned else 1.0) * self._period - silent
 
     def until_again(self, silent: int, times: int) -> float:
         """Until the last command is to be sent again, `times` times within its period [ns]. Where that is now, it is sent."""

@@ -62,7 +62,9 @@ class QuadrotorBrain:
     path: Trajectory
     payload_seen: bool
     output: ClassVar[str] = TOPICS["quadrotor"].command
+    # Without a state the guard has two periods, and a machine that stops just then takes most of one; a plan that is being made is soon there.
     patience: ClassVar[float] = 1.1
+    thinking: ClassVar[float] = 1.2
     corrects: ClassVar[bool] = (
         False  # a held plan is as good, and a correction in the place of the next command is one less to get through
     )
