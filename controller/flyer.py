@@ -55,6 +55,9 @@ N_Z = 4
 ROWS = Rows(N_Z)
 ADAPTERS: dict[str, Any] = {"frozen": Frozen, "last-layer": LastLayer, "grbal": GrBAL, "variational": Variational}
 LOST = 0.3  # of the hover thrust: where more is missing, how much is not known well enough to learn from
+Pending = Sequence[
+    tuple[float, np.ndarray]
+]  # (share of a period in (0, 1], action (b, 4)) of commands, one after the other
 HUGE = 1e6  # a state with a number beyond this is a fault of the sensors
 
 
@@ -197,14 +200,8 @@ class Flyer:
         prepared = Prepared(mass, push, problem, 1e3 * (adapted - start), 1e3 * (expanded - adapted))
         return memory._replace(recent=recent, newest=None, phi=phi, carry=carry, prepared=prepared)
 
-    @torch.no_grad()
-    @np.errstate(all="ignore")
     def step(
-        self,
-        state: np.ndarray,
-        reference: Reference,
-        memory: Memory,
-        pending: Sequence[tuple[float, np.ndarray]] = (),
+        self, state: np.ndarray, reference: Reference, memory: Memory, pending: Pending = ()
     ) -> tuple[np.ndarray, Memory]:
         """`feedback` and `conclude`. memory.diagnostics: of this step."""
         command, memory = self.feedback(state, reference, memory, pending)
@@ -213,15 +210,10 @@ class Flyer:
     @torch.no_grad()
     @np.errstate(all="ignore")
     def feedback(
-        self,
-        state: np.ndarray,
-        reference: Reference,
-        memory: Memory,
-        pending: Sequence[tuple[float, np.ndarray]] = (),
+        self, state: np.ndarray, reference: Reference, memory: Memory, pending: Pending = ()
     ) -> tuple[np.ndarray, Memory]:
         """The feedback phase, after `prepare` where that was not done. A row of `state` that is not finite is not learned from, and the guard
-        holds. pending: (share of a period in (0, 1], action (b, 4)) of commands that act after this state and before the one that is planned
-        here; the reference begins where they end."""
+        holds. pending: of commands that act after this state and before the one that is planned here; the reference begins where they end."""
         memory = self.prepare(memory)
         assert memory.prepared is not None
         prepared = memory.prepared
@@ -289,9 +281,7 @@ class Flyer:
         believed = self.unseen.step(memory.swing, given.s, given.a, now)
         return believed, self.unseen.augment(believed, raw)
 
-    def _ahead(
-        self, phi: Phi, z: Tensor, s: np.ndarray, mass: np.ndarray, pending: Sequence[tuple[float, np.ndarray]]
-    ) -> np.ndarray:
+    def _ahead(self, phi: Phi, z: Tensor, s: np.ndarray, mass: np.ndarray, pending: Pending) -> np.ndarray:
         """(b, 22) -> (b, 22) after the pending actions, by the slung-load model and what the network adds to it."""
         now, e = s, np.zeros((len(s), 6))
         for part, action in pending:
