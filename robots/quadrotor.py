@@ -17,7 +17,7 @@ import numpy as np
 from robots import autopilot, vehicle
 from robots.autopilot import Autopilot
 from robots.bodies import LOAD, QUATERNION, RATES, V_LOAD, V_VEHICLE, VEHICLE, Bodies, radius
-from robots.cable import tension
+from robots.inner import Batch, Inner, turn
 from robots.mujoco import MujocoBodies
 from robots.quadrotor_condition import NONE, Condition
 from robots.space import FloatingBase, Flying, quaternion_to_rotation
@@ -52,6 +52,7 @@ class Quadrotor:
         hover = np.array([self.vehicle.hover_thrust_n, 0.0, 0.0, 0.0])
         self.safe_action = self.vehicle.action(hover).astype(np.float32)
         self.autopilot = Autopilot(self.vehicle)
+        self._inner = Inner(self.autopilot)
         self.conditions: list[Condition] = []
         self.crashed = np.zeros(0, bool)
         self._bodies: Bodies | None = None
@@ -68,6 +69,7 @@ class Quadrotor:
         self._current = [NONE] * b
         self._positions = np.tile(START, (b, 1)) if positions is None else np.array(positions, float)
         self._memory = autopilot.init(self.vehicle, np.zeros((b, 3)))
+        self._command, self._air, self._works = (np.zeros((b, n)) for n in (4, 3, 4))  # of the control period that runs
         self._thrust = np.zeros(b)  # as Flying's T
         self._gust = np.zeros((b, 3))  # of unit standard deviation
         self._rngs = [np.random.default_rng(seed) for seed in seeds]
@@ -117,11 +119,12 @@ class Quadrotor:
         vehicle_mass = self.vehicle.mass_kg
         self._hooked = np.array([c.payload is not None for c in self._current])
         payload = np.array([c.payload or (0.1, 1.0) for c in self._current])
-        self._length = payload[:, 1]
-        self._reduced = vehicle_mass * payload[:, 0] / (1 + payload[:, 0])
-        self._gain = np.array([c.gain for c in self._current])
+        length, reduced = payload[:, 1].copy(), self._hooked * vehicle_mass * payload[:, 0] / (1 + payload[:, 0])
+        gain = np.array([c.gain for c in self._current])
         self._wind = np.array([(*c.wind, 0.0) for c in self._current])
         self._gust_std = np.array([c.gust for c in self._current])
+        batch = Batch(self.bodies.qpos, self.bodies.qvel, self._command, self._air, self._works, gain, length, reduced)
+        self._acting = self._inner.of(batch, self._memory)
 
     def step(self, actions: np.ndarray) -> np.ndarray:
         """(b, 4) in [-1, 1], clipped -> states. Raises ValueError on an action that is not finite or of another shape."""
@@ -137,12 +140,13 @@ class Quadrotor:
             )
         if any(now != was for now, was in zip(self.conditions, self._current, strict=True)):
             self._change()
-        command = self.vehicle.command(np.clip(actions, -1, 1))
-        air = self._blow(substeps / self.vehicle.substeps)
+        self._command[:] = self.vehicle.command(actions.clip(-1, 1))
+        self._air[:] = self._blow(substeps / self.vehicle.substeps)
+        self._works[:] = ~self.crashed[:, None]
         for _ in range(substeps):
-            self._substep(command, air)
+            self.bodies.step(*self._acting())
         lag = 1 - math.exp(-self.dt * (substeps / self.vehicle.substeps) / self.vehicle.rotor_time_constant_s)
-        self._thrust += lag * (command[:, 0] - self._thrust)
+        self._thrust += lag * (self._command[:, 0] - self._thrust)
         self._watch()
 
     def _blow(self, periods: float = 1.0) -> np.ndarray:
@@ -153,25 +157,10 @@ class Quadrotor:
         self._gust = keep * self._gust + math.sqrt(1 - keep**2) * noise
         return self._wind + self._gust_std[:, None] * self._gust
 
-    def _substep(self, command: np.ndarray, air: np.ndarray) -> None:
-        v, bodies = self.vehicle, self.bodies
-        qpos, qvel = bodies.qpos, bodies.qvel
-        rot = quaternion_to_rotation(qpos[:, QUATERNION])  # body -> world
-        memory = self.autopilot.step(self._memory, command, qvel[:, RATES])
-        memory = self._memory = memory._replace(thrust=memory.thrust * ~self.crashed[:, None])
-        wrench = (memory.thrust * self._gain) @ v.allocation.T
-        body_force = np.array(v.drag_n_s_per_m) * _turn(rot.transpose(0, 2, 1), air - qvel[:, V_VEHICLE])
-        body_force[:, 2] += wrench[:, 0]
-        force, torque = _turn(rot, body_force), _turn(rot, wrench[:, 1:])
-        dt = self.autopilot.dt
-        apart, relative = qpos[:, LOAD] - qpos[:, VEHICLE], qvel[:, V_LOAD] - qvel[:, V_VEHICLE]
-        free = apart + dt * (relative - dt / v.mass_kg * force)
-        pull = tension(apart, free, self._length, self._reduced, dt) * self._hooked[:, None]
-        bodies.step(force - pull, torque, pull)
-
     def _watch(self) -> None:
         position = self.bodies.qpos[:, VEHICLE]
-        up = quaternion_to_rotation(self.bodies.qpos[:, QUATERNION])[:, 2, 2]
+        w, x, y, z = self.bodies.qpos[:, QUATERNION].T
+        up = (w * w + z * z - x * x - y * y) / (w * w + x * x + y * y + z * z)  # body z axis . up
         grounded = position[:, 2] <= radius(self.vehicle)
         outside = (np.abs(position) > ARENA).any(1)
         self.crashed |= grounded | outside | (up < TILTED)
@@ -183,8 +172,8 @@ class Quadrotor:
         if self.space.load:
             inverse = quaternion_to_rotation(qpos[:, QUATERNION]).transpose(0, 2, 1)
             seen = self._hooked[:, None]
-            parts.append(seen * _turn(inverse, qpos[:, LOAD] - qpos[:, VEHICLE]))
-            parts.append(seen * _turn(inverse, qvel[:, V_LOAD] - qvel[:, V_VEHICLE]))
+            parts.append(seen * turn(inverse, qpos[:, LOAD] - qpos[:, VEHICLE]))
+            parts.append(seen * turn(inverse, qvel[:, V_LOAD] - qvel[:, V_VEHICLE]))
         return np.concatenate(parts, 1)
 
     def payload(self) -> np.ndarray:
@@ -199,11 +188,6 @@ class Quadrotor:
 
 
 _BASE = FloatingBase(n_joints=0, n_action=0)
-
-
-def _turn(rot: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """(b, 3, 3), (b, 3) -> (b, 3)."""
-    return (rot @ x[:, :, None])[:, :, 0]
 
 
 def _bodies(engine: str, v: Vehicle, b: int) -> Bodies:

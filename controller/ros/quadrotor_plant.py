@@ -13,7 +13,7 @@ from controller.ros.flight_config import make_robot, make_trajectory
 from controller.ros.robot_config import RobotConfig
 from controller.ros.shapes import Disturb, Shape
 from controller.ros.topics import PAYLOAD, TOPICS
-from robots.bodies import LOAD, QUATERNION, VEHICLE
+from robots.bodies import LOAD, QUATERNION, V_VEHICLE, VEHICLE
 from robots.quadrotor_condition import Condition, Schedule, parse
 from robots.space import FloatingBase, quaternion_to_rotation, rotation_to_quaternion
 from robots.vehicle import ROTOR_X, ROTOR_Y, VehicleError
@@ -71,7 +71,7 @@ class QuadrotorPlant:
         if action is None:
             action = self._stay()
         else:
-            self._held, self._before = None, velocity(self._robot.state())
+            self._held, self._before = None, self._robot.bodies.qvel[:, V_VEHICLE].copy()
         self._robot.part(action[None], self._vehicle.substeps // self.substeps)
 
     def _stay(self) -> np.ndarray:

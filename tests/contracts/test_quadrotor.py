@@ -46,7 +46,7 @@ def test_conditions_act_while_they_hold_and_leave_no_trace(engine):
         robot.conditions = [s.at(t) for s in schedules]
         states.append(robot.step(actions[:, t]))
         if t == 19:
-            qpos, qvel, memory = robot.bodies.qpos.copy(), robot.bodies.qvel.copy(), robot._memory
+            qpos, qvel, memory = robot.bodies.qpos.copy(), robot.bodies.qvel.copy(), [x.copy() for x in robot._memory]
     wanted = play(untouched, actions[:, :20])
     np.testing.assert_array_equal(wanted[:, :10], np.stack(states[:10], 1))
     changed = np.abs(wanted[:, 10:] - np.stack(states[10:20], 1)).max((1, 2))
@@ -54,7 +54,8 @@ def test_conditions_act_while_they_hold_and_leave_no_trace(engine):
     # From where the condition left them, vehicles that never had one fly on alike.
     for i in range(6):
         untouched.bodies.place(i, qpos[i], qvel[i])
-    untouched._memory = memory
+    for carried, taken in zip(untouched._memory, memory, strict=True):
+        carried[:] = taken
     np.testing.assert_allclose(play(untouched, actions[:, 20:]), np.stack(states[20:], 1), atol=1e-12)
 
 
