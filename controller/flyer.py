@@ -42,9 +42,9 @@ from dynamics.nominal import Nominal
 from dynamics.residual import Residual, Rows
 from dynamics.swing import Swing
 from dynamics.types import Adapter, Phi, Theta, Transitions, as_phi
+from native.symbolic import Symbolic
 from planners import nmpc
 from planners.condense import Expansion
-from planners.symbolic import Symbolic
 from robots import symbolic
 from robots.autopilot import Autopilot
 from robots.quadrotor import Quadrotor
@@ -360,10 +360,13 @@ def _rows(which: Tensor, x: Tensor, y: Tensor) -> Tensor:
 def _append(recent: Transitions, newest: Newest) -> Transitions:
     """Where the row is fresh."""
     fresh = newest.fresh
+    if not fresh.any():
+        return recent
+    every = bool(fresh.all())
 
     def push(old: Tensor, row: Tensor) -> Tensor:
         moved = torch.cat((old[:, 1:], row[:, None]), 1)
-        return torch.where(fresh.view(-1, *[1] * (old.dim() - 1)), moved, old)
+        return moved if every else torch.where(fresh.view(-1, *[1] * (old.dim() - 1)), moved, old)
 
     rows = (newest.x, newest.a, newest.x_next, torch.ones_like(fresh))
     return Transitions(*(push(o, n) for o, n in zip(recent, rows, strict=True)))

@@ -40,6 +40,10 @@ class Guard:
     def step(self, memory: GuardMemory, plan: Tensor, good: Tensor) -> tuple[Tensor, GuardMemory, Tensor]:
         """plan (b, h, a), good (b,) bool -> action (b, a), memory, event (b,) of OK, HOLD, RELAX."""
         good = good & plan.isfinite().all(-1).all(-1)
+        if good.all():  # what follows, in few operations
+            action = torch.minimum(torch.maximum(plan[:, 0], self.low), self.high)
+            none = torch.zeros_like(memory.failures)
+            return action, GuardMemory(plan, none, action), none
         failures = torch.where(good, 0, memory.failures + 1)
         kept = torch.where(good[:, None, None], plan, memory.plan)
         b, h, _ = kept.shape

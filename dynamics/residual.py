@@ -25,6 +25,7 @@ from torch import Tensor
 from dynamics.mlp import CLIP, MLP
 from dynamics.nominal import PRESENT, Nominal
 from dynamics.types import Phi, Theta, Transitions
+from native.symbolic import Symbolic
 from robots.space import rotation
 from robots.vehicle import Vehicle
 
@@ -125,6 +126,10 @@ class Residual:
     @cached_property
     def nominal(self) -> Nominal:
         return Nominal(self.vehicle, load=True)
+
+    @cached_property
+    def _quick(self) -> Symbolic:
+        return Symbolic(self._expected)
 
     @cached_property
     def _expected(self) -> casadi.Function:
@@ -251,7 +256,8 @@ class Residual:
         """Transitions of the robot (n, .) -> of rows: s, s_next (n, Rows.n_state), and whether they teach anything (n,) bool: not while a
         load appears, vanishes or is slack."""
         dt, space = self.vehicle.dt, self.mlp.space
-        expected, slope = (np.asarray(x).T for x in self._expected(s.T, a.T))
+        # `Symbolic` keeps room for every number of points; without it a single one takes five times as long.
+        expected, slope = self._quick(s, a) if len(s) == 1 else (np.asarray(x).T for x in self._expected(s.T, a.T))
         y = (s_next - expected)[:, [9, 10, 11, 19, 20, 21]] / dt
         was, now = (np.linalg.norm(x[:, 16:19], axis=1) for x in (s, s_next))
         good = (np.abs(was - now) < SLACK) & np.isfinite(y).all(1)

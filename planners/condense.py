@@ -88,7 +88,7 @@ def respond(dynamics: Expansion) -> Response:
     before = np.eye(d, d + 1)
     for k in range(h):
         known = d + 1 + k * a
-        all_[:, k, :, :known] = dynamics.by_state[:, k] @ before
+        np.matmul(dynamics.by_state[:, k], before, out=all_[:, k, :, :known])
         all_[:, k, :, d] += dynamics.value[:, k]
         all_[:, k, :, known : known + a] = dynamics.by_action[:, k]
         before = all_[:, k, :, : known + a]
@@ -102,10 +102,13 @@ def condense(response: Response, residual: Expansion, damping: np.ndarray) -> Co
     value = residual.value + _apply(residual.by_state, response.offset)
     by_start = residual.by_state @ response.by_start
     by_action = residual.by_state @ response.by_action  # (b, h, m, h a)
-    for k in range(h):
-        by_action[:, k, :, k * a : (k + 1) * a] += residual.by_action[:, k]
+    each = np.arange(h)
+    by_action.reshape(b, h, m, h, a)[:, each, :, each] += residual.by_action.swapaxes(0, 1)
     by_action = by_action.reshape(b, h * m, h * a)
-    hessian = 2 * (by_action.swapaxes(1, 2) @ by_action + damping[:, None, None] * np.eye(h * a))
+    hessian = by_action.swapaxes(1, 2) @ by_action
+    each = np.arange(h * a)
+    hessian[:, each, each] += damping[:, None]
+    hessian *= 2
     return Condensed(hessian, by_action, by_start.reshape(b, h * m, d), value.reshape(b, h * m))
 
 

@@ -161,6 +161,9 @@ def _rows(x: np.ndarray) -> tuple[tuple[float, float, float], ...]:
 
 def _ramp(t: np.ndarray, rate: float) -> tuple[np.ndarray, ...]:
     """-> phase and its first three derivatives, (n,) each. The phase's rate is rate (10 x^3 - 15 x^4 + 6 x^5), x = t / RAMP."""
+    if t.size and t.min() >= RAMP:  # what follows, at x = 1
+        constant = np.full_like(t, rate)
+        return rate * (RAMP * 0.5 + (t - RAMP)), constant, 0 * constant, 0 * constant
     x = np.clip(t / RAMP, 0, 1)
     phase = rate * (RAMP * (2.5 * x**4 - 3 * x**5 + x**6) + np.maximum(t - RAMP, 0))
     first = rate * (10 * x**3 - 15 * x**4 + 6 * x**5)

@@ -28,7 +28,8 @@ class Baseline(Protocol):
 def rotation(s: np.ndarray) -> np.ndarray:
     """(b, >= 9) -> (b, 3, 3) body -> world."""
     f, u = s[:, 3:6], s[:, 6:9]
-    return np.stack((f, np.cross(u, f), u), 1)
+    y = u[:, _NEXT] * f[:, _LAST] - u[:, _LAST] * f[:, _NEXT]  # numpy's cross takes five times as long
+    return np.stack((f, y, u), 1)
 
 
 def turn(rot: np.ndarray, x: np.ndarray) -> np.ndarray:

@@ -28,8 +28,8 @@ import numpy as np
 from controller.baselines.baseline import limit, rotation, turn
 from controller.baselines.nmpc import Tracker
 from dynamics.nominal import Nominal
+from native.symbolic import Symbolic
 from planners import nmpc
-from planners.symbolic import Symbolic
 from robots.trajectory import Reference
 
 

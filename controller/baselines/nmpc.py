@@ -36,15 +36,15 @@ from typing import NamedTuple
 
 import casadi
 import numpy as np
-import torch
 
 from controller.baselines.baseline import Target, feedforward, hang, limit, rotation, turn
 from dynamics.nominal import PRESENT, Nominal
+from native.symbolic import Symbolic
 from planners.condense import Expansion
 from planners.linearise import LeastSquares, Linearise
 from planners.nmpc import NMPC, Memory, Prepared
 from planners.planner import Plan
-from planners.symbolic import Symbolic, SymbolicTangent, expand_symbolic
+from planners.symbolic import SymbolicTangent, expand_symbolic
 from robots import symbolic
 from robots.trajectory import Reference
 from robots.vehicle import GRAVITY, Vehicle
@@ -186,17 +186,18 @@ class Tracker:
         thrust = (vehicle.mass_kg + plant.mass * there)[:, None] * np.linalg.norm(force, axis=-1)
         return rates, vehicle.action(np.concatenate((thrust[..., None], rates), -1))
 
-    def _target(self, reference: Reference, plant: "Plant", there: np.ndarray) -> np.ndarray:
-        """-> (b, h, m). there: (b,) 1 with a load, else 0."""
+    def _target(self, reference: Reference, plant: "Plant", there: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """-> (b, h, m); what is fed forward at the knots, beginning with now (b, h + 1, 4). there: (b,) 1 with a load, else 0."""
         w = self.weights
-        knots = Reference(*(x[:, self.stride :: self.stride] for x in reference))
-        rates, wanted = self._fed(knots, plant, there)
+        knots = Reference(*(x[:, :: self.stride] for x in reference))
+        rates, fed = self._fed(knots, plant, there)
+        knots, rates, wanted = Reference(*(x[:, 1:] for x in knots)), rates[:, 1:], fed[:, 1:]
         target = np.zeros((*wanted.shape[:2], 15 + (self.load_kg is not None)))
         target[..., :3], target[..., 3:6] = np.sqrt(w.position) * knots.p, np.sqrt(w.velocity) * knots.v
         target[:, -1, :6] *= np.sqrt(w.final)
         target[..., 7:10] = np.sqrt(w.rates) * rates
         target[..., 10], target[..., 11:14] = np.sqrt(w.thrust) * wanted[..., 0], np.sqrt(w.turn) * wanted[..., 1:]
-        return target
+        return target, fed
 
     def init(self, b: int) -> Memory:
         return self.planner.init(b)
@@ -231,7 +232,7 @@ class Tracker:
         if self.target == "payload" and self.load_kg is None:
             reference = hang(reference, state, self.vehicle.dt)
         there = np.abs(state[:, 16:19]).sum(1) > 0
-        target = self._target(reference, plant, there)
+        target, fed = self._target(reference, plant, there)
         state = state[:, : self.planner.n_state]
         if self.load_kg is not None:
             hung = _hang(memory, state)
@@ -239,13 +240,12 @@ class Tracker:
         prepared = self.prepare(memory, plant) if prepared is None else prepared
         linearise, cost = self._problem(plant)
         plan, memory = self.planner.solve(memory, linearise, state, cost, target, prepared)
-        _, fed = self._fed(Reference(*(x[:, : self.stride + 1] for x in reference)), plant, there)
-        step = torch.as_tensor(AHEAD * (fed[:, 0] - fed[:, self.stride])).to(plan.actions)
-        step = torch.where(
-            plan.valid[:, None] & step.isfinite(), step, 0.0
-        )  # a plan that failed is the last one, as it was
-        first = (plan.actions[:, :1] + step[:, None]).clamp(-1, 1)
-        return plan._replace(actions=torch.cat((first, plan.actions[:, 1:]), 1)), memory
+        step = (AHEAD * (fed[:, 0] - fed[:, 1])).astype(np.float32)
+        # A plan that failed is the last one, as it was.
+        step = np.where(plan.valid.numpy()[:, None] & np.isfinite(step), step, 0)
+        actions = plan.actions.numpy()  # the plan's own
+        actions[:, 0] = np.clip(actions[:, 0] + step, -1, 1)
+        return plan, memory
 
     def _borne(self, length: np.ndarray, mass: np.ndarray) -> np.ndarray:
         """Of cables [m] and loads [kg], how much energy per mass relative to the vehicle [J/kg] costs nothing: TAUT of what takes the cable to

@@ -24,6 +24,7 @@ surprised.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -61,6 +62,15 @@ class Row(NamedTuple):
     def there(self) -> np.ndarray:
         """(b,) bool: a load."""
         return (self.x[:, 0, 10:13] ** 2).sum(1) > 0
+
+
+def prior(n_z: int, b: int) -> Belief:
+    """The prior, but for coordinates beside the load's that begin nearer to 0: while the load hangs below the vehicle, a weight and a weak
+    rotor look alike, and the weight is the likelier of the two where a load has just come."""
+    mean = torch.zeros(b, n_z)
+    cov = torch.diag(torch.tensor([1.0] + [FRESH**2] * (n_z - 1))).repeat(b, 1, 1)
+    plain, no = torch.tensor([0.0, 1.0]).repeat(b, 1), torch.zeros(b, dtype=torch.bool)
+    return Belief(mean, cov, torch.zeros(b), torch.zeros(b, dtype=torch.int64), no, plain, torch.zeros(b, 2))
 
 
 def explain(model: MLP, phi: Theta | Phi, t: Transitions, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -121,12 +131,12 @@ class Variational:
         }
 
     def init(self, theta: Theta, b: int) -> Belief:
-        """The prior, but for coordinates beside the load's that begin nearer to 0: while the load hangs below the vehicle, a weight and a weak
-        rotor look alike, and the weight is the likelier of the two where a load has just come."""
-        mean = torch.zeros(b, self.n_z)
-        cov = torch.diag(torch.tensor([1.0] + [FRESH**2] * (self.n_z - 1))).repeat(b, 1, 1)
-        plain, no = torch.tensor([0.0, 1.0]).repeat(b, 1), torch.zeros(b, dtype=torch.bool)
-        return Belief(mean, cov, torch.zeros(b), torch.zeros(b, dtype=torch.int64), no, plain, torch.zeros(b, 2))
+        return prior(self.n_z, b)
+
+    @cached_property
+    def _prior(self) -> tuple[np.ndarray, ...]:
+        """A Belief of one robot."""
+        return tuple(x.numpy() for x in prior(self.n_z, 1))
 
     def adapt(self, theta: Theta, carry: Belief, recent: Transitions) -> tuple[Phi, Belief]:
         """Takes the newest row. A load that is seen to come or go is a change that needs no test: q(z) returns to the prior, as a whole,
@@ -138,7 +148,7 @@ class Variational:
         keep, c, log_sigma = (
             theta.meta[f"variational.{x}"].detach().numpy() for x in ("keep", "inflation", "log_sigma")
         )
-        prior_mean, prior_cov, _, _, _, prior_plain, _ = (x.numpy() for x in self.init(theta, 1))
+        prior_mean, prior_cov, _, _, _, prior_plain, _ = self._prior
         there = np.where(seen, row.there, had)
         other = there != had
         mean = np.where(other[:, None], prior_mean, keep * old_mean)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from native import build
-from planners.compiled import compiled
-from planners.symbolic import Symbolic
+from native.compiled import compiled
+from native.symbolic import Symbolic
 
 needs_compiler = pytest.mark.skipif(build._compiler() is None, reason="no C compiler (cc) on this machine")
 
