@@ -14,12 +14,10 @@ Where the load is not seen, a filter says where it swings (dynamics.swing), and 
 share, and about an acceleration that no load explains, then stands for the variational latent.
 """
 
-import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import casadi
@@ -27,17 +25,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from controller.baselines.baseline import Target, rotation, turn
+from controller.baselines.baseline import rotation, turn
 from controller.baselines.nmpc import Plant, Tracker
-from controller.config import UsageError, weights_of
 from controller.guard import Guard, GuardMemory
-from dynamics import checkpoint, swing
-from dynamics.adapt.frozen import Frozen
-from dynamics.adapt.gradient import GrBAL
-from dynamics.adapt.last_layer import LastLayer
+from dynamics import swing
 from dynamics.adapt.variational import Belief, Variational, left
-from dynamics.checkpoint import CheckpointError
-from dynamics.mlp import MLP
 from dynamics.nominal import Nominal
 from dynamics.residual import Residual, Rows
 from dynamics.swing import Swing
@@ -47,13 +39,10 @@ from planners import nmpc
 from planners.condense import Expansion
 from robots import symbolic
 from robots.autopilot import Autopilot
-from robots.quadrotor import Quadrotor
 from robots.trajectory import Reference
-from robots.vehicle import Vehicle
 
 N_Z = 4
 ROWS = Rows(N_Z)
-ADAPTERS: dict[str, Any] = {"frozen": Frozen, "last-layer": LastLayer, "grbal": GrBAL, "variational": Variational}
 LOST = 0.3  # of the hover thrust: where more is missing, how much is not known well enough to learn from
 Pending = Sequence[
     tuple[float, np.ndarray]
@@ -375,51 +364,3 @@ def _append(recent: Transitions, newest: Newest) -> Transitions:
 def _less(s: np.ndarray, lost: np.ndarray) -> np.ndarray:
     """States (b, >= 16) with less thrust (b,) [N]."""
     return np.concatenate((s[:, :15], s[:, 15:16] - lost[:, None], s[:, 16:]), 1)
-
-
-def _unknown() -> np.ndarray:
-    raise RuntimeError("a Flyer gives the load's mass with every plan")
-
-
-def make_flyer(adapter: str, robot: Quadrotor, target: Target, weights: Path | None = None) -> Flyer:
-    """For a robot that sees its load or does not. Raises UsageError on an unknown adapter, CheckpointError."""
-    if adapter not in ADAPTERS:
-        raise UsageError(f"unknown adapter {adapter!r}; valid: {', '.join(ADAPTERS)}")
-    path = weights or weights_of(robot.name, adapter)
-    loaded = checkpoint.load(path, robot.name, ROWS)
-    check_vehicle(path, loaded.record, robot.vehicle)
-    learned = {name.split(".")[0] for name in loaded.theta.meta}
-    if adapter != "frozen" and adapter not in learned:
-        raise UsageError(
-            f"the checkpoint has no meta parameters for adapter {adapter!r}; valid: {', '.join(sorted({'frozen'} | learned))}, "
-            f"or a checkpoint made by `sealegs learn quadrotor`"
-        )
-    if adapter != "frozen":
-        checkpoint.check_meta(path, loaded.theta, ADAPTERS[adapter](loaded.model).meta(loaded.theta))
-    return assemble(adapter, robot, target, loaded.model, loaded.theta)
-
-
-def check_vehicle(path: Path, record: dict[str, Any], vehicle: Vehicle) -> None:
-    """Raises CheckpointError where the weights were not trained on this vehicle: what they know is one vehicle's. Its name does not matter,
-    every other field of its specification does."""
-    known = record.get("vehicle")
-    ours = json.loads(json.dumps(asdict(vehicle)))  # tuples as JSON has them
-    if not isinstance(known, dict) or known.keys() != ours.keys():
-        raise CheckpointError(
-            f"{path} does not say for which vehicle it is; valid: one made by `sealegs learn quadrotor`"
-        )
-    for field in ours:
-        if field != "name" and known[field] != ours[field]:
-            raise CheckpointError(
-                f"{path} is for vehicle {known['name']!r}, whose {field} is {known[field]}, and vehicle {vehicle.name!r} has {ours[field]}; "
-                f"valid: --vehicle {known['name']}, or --weights made by `sealegs learn quadrotor --vehicle {vehicle.name}`"
-            )
-
-
-def assemble(adapter: str, robot: Quadrotor, target: Target, model: MLP, theta: Theta) -> Flyer:
-    one, safe = torch.ones(4), torch.as_tensor(robot.safe_action)
-    tracker = Tracker(robot.vehicle, target, _unknown)
-    unseen = None if robot.space.load else Swing(robot.vehicle)
-    # Without a plan no thrust and no rates are safe: they keep the tilt. The last plan, which ends on the reference, is held to its end.
-    guard = Guard(-one, one, safe, hold=tracker.preview)
-    return Flyer(Residual(robot.vehicle, model, N_Z), theta, ADAPTERS[adapter](model), tracker, guard, unseen)

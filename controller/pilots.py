@@ -12,7 +12,7 @@ from controller.baselines.l1 import L1
 from controller.baselines.nmpc import Tracker
 from controller.baselines.pid import PID
 from controller.config import UsageError
-from controller.flyer import ADAPTERS, make_flyer
+from controller.make_flyer import ADAPTERS, make_flyer
 from robots.quadrotor import Quadrotor
 
 Maker = Callable[

@@ -21,8 +21,9 @@ import torch
 from controller import flyer
 from controller.baselines.baseline import rotation, turn
 from controller.controller import Diagnostics
-from controller.flyer import Flyer, make_flyer
+from controller.flyer import Flyer
 from controller.guard import GuardMemory
+from controller.make_flyer import make_flyer
 from controller.ros import convert
 from controller.ros.acting import Timing
 from controller.ros.controller_config import ControlConfig

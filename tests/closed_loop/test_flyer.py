@@ -12,9 +12,10 @@ import torch
 from controller.baselines.nmpc import Tracker
 from controller.config import UsageError, weights_of
 from controller.fly import Flight, fly
-from controller.flyer import ADAPTERS, ROWS, Diagnostics, Flyer, Prepared, make_flyer
+from controller.flyer import ROWS, Diagnostics, Flyer, Prepared
 from controller.guard import HOLD, OK
 from controller.learn_quadrotor import CABLE, FRACTION, LearnConfig, learn, schedule_text
+from controller.make_flyer import ADAPTERS, make_flyer
 from controller.score import settle
 from dynamics import checkpoint
 from dynamics.checkpoint import CheckpointError

@@ -11,7 +11,7 @@ from controller.baselines.pid import PID
 from controller.cli import main
 from controller.evaluate_quadrotor import COLUMNS
 from controller.fly import fly
-from controller.flyer import make_flyer
+from controller.make_flyer import make_flyer
 from dynamics.checkpoint import CheckpointError
 from robots.quadrotor import Quadrotor
 from robots.quadrotor_condition import parse

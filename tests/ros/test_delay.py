@@ -9,7 +9,8 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed here; valid: pip ins
 from lockstep import CONFIG
 
 from controller.config import make_controller
-from controller.flyer import N_Z, make_flyer
+from controller.flyer import N_Z
+from controller.make_flyer import make_flyer
 from controller.ros.acting import Acting
 from controller.ros.brains import BRAINS
 from controller.ros.controller_config import ControlConfig

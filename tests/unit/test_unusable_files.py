@@ -12,8 +12,9 @@ from safetensors.torch import save_file
 
 from controller import cli, workload
 from controller.config import weights_of
-from controller.flyer import N_Z, ROWS, make_flyer
+from controller.flyer import N_Z, ROWS
 from controller.learn_quadrotor import recorded
+from controller.make_flyer import make_flyer
 from dynamics import checkpoint, data
 from dynamics.adapt.gradient import INNER_STEPS
 from dynamics.mlp import MLP
