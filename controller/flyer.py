@@ -29,7 +29,7 @@ from controller.baselines.baseline import rotation, turn
 from controller.baselines.nmpc import Plant, Tracker
 from controller.guard import Guard, GuardMemory
 from dynamics import swing
-from dynamics.adapt.variational import Belief, Variational, left
+from dynamics.adapt.variational import Belief, Row, Variational, left
 from dynamics.nominal import Nominal
 from dynamics.residual import Residual, Rows
 from dynamics.swing import Swing
@@ -327,17 +327,16 @@ class Flyer:
 
     def _errors(self, phi: Phi, newest: Newest) -> tuple[np.ndarray, np.ndarray]:
         """-> (b,) theta's, (b,) phi's [m/s^2]."""
-        x, a, x_next, fresh = newest
-        row, b = Transitions(x[:, None], a[:, None], x_next[:, None], fresh[:, None]), len(fresh)
-        zero, z = torch.zeros(b, N_Z), self._latent(phi, b)
+        known, b = newest.fresh.numpy(), len(newest.fresh)
+        row = Row(*(x[:, None].numpy() for x in newest[:3]))
+        zero, z = np.zeros((b, N_Z), np.float32), self._latent(phi, b).numpy()
         if phi.net is self.theta.net:  # one call of the network for both
             both = phi if phi.speaks is None else phi._replace(speaks=torch.cat((torch.ones(b), phi.speaks)))
-            error = left(self.model.mlp, both, Transitions(*(torch.cat((y, y)) for y in row)), torch.cat((zero, z)))
+            error = left(self.model.mlp, both, Row(*(np.concatenate((x, x)) for x in row)), np.concatenate((zero, z)))
         else:
             parts = (left(self.model.mlp, *of) for of in ((as_phi(self.theta), row, zero), (phi, row, z)))
             error = np.concatenate(list(parts))
         size = np.sqrt((error[:, 0] ** 2).mean(-1)).astype(float)
-        known = fresh.numpy()
         return np.where(known, size[:b], np.nan), np.where(known, size[b:], np.nan)
 
 

@@ -92,9 +92,9 @@ def far(theta: Theta, x: np.ndarray) -> np.ndarray:
     return (over * over).sum(-1, keepdims=True)
 
 
-def left(model: MLP, phi: Theta | Phi, t: Transitions, z: Tensor) -> np.ndarray:
+def left(model: MLP, phi: Theta | Phi, rows: Row, z: np.ndarray) -> np.ndarray:
     """`explain` without dg/dz: (b, k, 6) [m/s^2]."""
-    return _left(model, phi, Row(t.s.numpy(), t.a.numpy(), t.s_next.numpy()), z.numpy(), False)[0]
+    return _left(model, phi, rows, z, False)[0]
 
 
 def _left(
@@ -172,12 +172,9 @@ class Variational:
         cov = (cov + cov.swapaxes(1, 2)) / 2
         scores = np.where(afresh[:, None], 0, old_scores) * MEMORY + np.stack((plainly, surprised), 1)
         new = (mean, cov, np.where(changed, 0, alarm), restarts + changed, there, plain, scores)
-        belief = Belief(
-            *(
-                torch.from_numpy(np.where(seen.reshape(-1, *[1] * (x.ndim - 1)), x, o).astype(o.dtype, copy=False))
-                for x, o in zip(new, was, strict=True)
-            )
-        )
+        if not seen.all():
+            new = (np.where(seen.reshape(-1, *[1] * (x.ndim - 1)), x, o) for x, o in zip(new, was, strict=True))
+        belief = Belief(*(torch.from_numpy(x.astype(o.dtype, copy=False)) for x, o in zip(new, was, strict=True)))
         speaks = belief.scores[:, 1:] < belief.scores[:, :1]
         z = torch.where(speaks, belief.mean, torch.nn.functional.pad(belief.plain[:, :1], (0, self.n_z - 1)))
         return Phi(theta.net, theta.norm, z=z, speaks=speaks[:, 0].float()), belief
