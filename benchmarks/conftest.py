@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from controller import workload
+from controller import bench, workload
 from controller.workload import Workload
 
 
@@ -22,4 +22,6 @@ def size(request) -> workload.Size:
 
 @pytest.fixture(params=workload.DTYPES)
 def precision(request) -> str:
+    if request.param == "bfloat16" and not bench.machine()["bfloat16"]:
+        pytest.skip("the processor has neither amx_bf16 nor avx512_bf16")
     return request.param

@@ -38,12 +38,16 @@ class Guard:
         return GuardMemory(safe[:, None].expand(b, horizon, -1).clone(), torch.zeros(b, dtype=torch.int64), safe)
 
     def step(self, memory: GuardMemory, plan: Tensor, good: Tensor) -> tuple[Tensor, GuardMemory, Tensor]:
-        """plan (b, h, a), good (b,) bool -> action (b, a), memory, event (b,) of OK, HOLD, RELAX."""
+        """plan (b, h, a), good (b,) bool -> action (b, a), memory, event (b,) of OK, HOLD, RELAX. A good plan is kept as it is, not copied:
+        do not write into it."""
         good = good & plan.isfinite().all(-1).all(-1)
         if good.all():  # what follows, in few operations
             action = torch.minimum(torch.maximum(plan[:, 0], self.low), self.high)
-            none = torch.zeros_like(memory.failures)
-            return action, GuardMemory(plan, none, action), none
+            return (
+                action,
+                GuardMemory(plan, torch.zeros_like(memory.failures), action),
+                torch.full_like(memory.failures, OK),
+            )
         failures = torch.where(good, 0, memory.failures + 1)
         kept = torch.where(good[:, None, None], plan, memory.plan)
         b, h, _ = kept.shape

@@ -137,7 +137,8 @@ class Residual:
         s, a, f = casadi.SX.sym("s", 22), casadi.SX.sym("a", 4), self.nominal.symbolic()
         mass = [self.vehicle.mass_kg * x / (1 - x) for x in (SHARE, 0.5)]
         at = [f(s, a, m) for m in mass]
-        return casadi.Function("expected", [s, a], [at[0], (at[1] - at[0])[9:12] / (0.5 - SHARE)], {"cse": True})
+        both = at[0], (at[1] - at[0])[9:12] / (0.5 - SHARE)
+        return casadi.Function("expected", [s, a], [casadi.densify(x) for x in both], {"cse": True})
 
     def mass(self, z: Tensor) -> Tensor:
         """(*b, n_z) -> (*b, 1) [kg]"""

@@ -123,7 +123,7 @@ class NMPC:
         nodes, actions, value, ok = step
         actions = np.where(_like(ok, actions), actions, prepared.actions)
         plan = Plan(
-            torch.as_tensor(actions, dtype=torch.float32),
+            torch.tensor(actions, dtype=torch.float32),  # a copy: callers may write into a plan
             torch.as_tensor(np.where(ok, value, np.inf)),
             torch.as_tensor(ok),
         )

@@ -1,4 +1,5 @@
-"""The vehicle below the command interface: body-rate loop, mixer and rotors, in numpy over a batch, the same for every engine.
+"""The vehicle below the command interface: body-rate loop, mixer and rotors, in numpy over a batch, the same for every engine
+(inner.c has it once more, for real time).
 
     e       = w_c - w,   w_m' = k_p (w_c - w_m),   i' = k_i (w_m - w)      w_c commanded, w_m a first-order model of the answer
     tau     = J (k_p e + i) + w x J w

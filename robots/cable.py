@@ -5,6 +5,7 @@ the unit vector q from vehicle to load moves the end of d = p_load - p_vehicle b
 pull is the least that leaves |d'| = |d_free - s q| <= L: a quadratic in s, solved here in closed form. This is SHAKE (Ryckaert,
 Ciccotti, Berendsen 1977, J. Comput. Phys. 23) with one constraint that may go slack. It adds no stiffness, so the period need not
 resolve a spring, and no damping while taut; a cable that snaps taut takes the velocity along it away, as an inelastic impact does.
+inner.c has it once more.
 """
 
 import numpy as np

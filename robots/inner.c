@@ -1,5 +1,5 @@
 /* One inner period of every quadrotor in a batch, but for the engine's part: autopilot.py, cable.py and the drag of quadrotor.py, written once more
- * (robots/inner.py). Rows are doubles, in C's order; a row of qpos or qvel begins `stride` doubles after the one before. */
+ * (robots/inner.py). Rows are doubles, in C's order; a row of qpos begins `per_qpos` doubles after the one before, one of qvel `per_qvel`. */
 
 #include <math.h>
 
@@ -49,7 +49,7 @@ static void rotors(const struct vehicle *v, double thrust, const double *torque,
         out[i] = within(tilt[i] * shrink + base + share * (torque[2] * v->mix[i][3]), 0, v->most);
 }
 
-/* Autopilot.step */
+/* Autopilot.step, and motors that are off: as inner.written_out. */
 static void step(const struct vehicle *v, const double *command, const double *w, const double *works, double *thrust,
                  double *model, double *integral) {
     double torque[3], target[4], momentum[3];

@@ -1,7 +1,7 @@
 """What acts on the quadrotors of a batch in one inner period, in numpy and, where the machine has a C compiler, in C (inner.c).
 
-For one vehicle numpy takes 0.13 ms of an inner period of 1 ms, nearly all of it between its operations: a simulated robot beside its controller
-then takes half of a core. The C takes a hundredth. Both give the same to rounding.
+For one vehicle numpy takes 0.13 ms of an inner period of 1 ms, nearly all of it between its operations; the C takes a hundredth. A simulated robot
+has to keep up beside its controller, on one core or two. Both give the same to rounding, for finite states.
 """
 
 import ctypes
@@ -38,7 +38,7 @@ FIELDS = (
 
 
 class Batch(NamedTuple):
-    """b vehicles and what changes from one control period to the next."""
+    """b vehicles: where they are, what they are told, and what acts on them. float64; each array lasts until the next `Inner.of`."""
 
     qpos: np.ndarray  # (b, 14), qvel (b, 12): robots.bodies, read anew every inner period
     qvel: np.ndarray
@@ -77,6 +77,7 @@ class Inner:
 
     def __init__(self, autopilot: Autopilot):
         self._autopilot, self._vehicle = autopilot, _vehicle(autopilot)
+        _compiled()  # the first on a machine takes a second: here, not in a period
 
     def of(self, batch: Batch, memory: Memory) -> Callable[[], Acting]:
         """-> what gives, every inner period anew, what acts; `memory` is overwritten, its arrays and those of `batch` must stay where they are.
@@ -134,11 +135,12 @@ def _vehicle(a: Autopilot) -> _Vehicle:
 
 
 @cache
-def _compiled() -> ctypes.CDLL | None:
-    """None where native.build makes none."""
+def _compiled() -> ctypes.PyDLL | None:
+    """None where native.build makes none. It keeps the interpreter's lock: a call takes a microsecond, to get the lock back may take five
+    milliseconds."""
     path = library((Path(__file__).parent / "inner.c").read_text(), FLAGS)
     try:
-        compiled = None if path is None else ctypes.CDLL(str(path))
+        compiled = None if path is None else ctypes.PyDLL(str(path))
     except OSError:  # in a folder that nothing may be run from
         return None
     if compiled is not None:

@@ -60,14 +60,21 @@ class Quadrotor:
     def reset(
         self, conditions: Sequence[Condition], seeds: Sequence[int], positions: np.ndarray | None = None
     ) -> np.ndarray:
-        """-> states. Starts hovering near positions (b, 3) [m], or START: off by up to 5 cm and 3 degrees, at up to a few cm/s."""
+        """-> states. Starts hovering near positions (b, 3) [m], or START: off by up to 5 cm and 3 degrees, at up to a few cm/s. Raises ValueError,
+        with nothing changed, where conditions or positions are not one a seed."""
         b = len(seeds)
+        starts = np.tile(START, (b, 1)) if positions is None else np.array(positions, float)
+        if len(conditions) != b or starts.shape != (b, 3) or not np.isfinite(starts).all():
+            raise ValueError(
+                f"{len(conditions)} conditions and positions of shape {starts.shape} for {b} seeds; valid: {b} and ({b}, 3), finite"
+            )
         if self._bodies is None or len(self.crashed) != b:
             self.close()
             self._bodies = _bodies(self.engine, self.vehicle, b)
         self.conditions = list(conditions)
         self._current = [NONE] * b
-        self._positions = np.tile(START, (b, 1)) if positions is None else np.array(positions, float)
+        self._positions = starts
+        # These four are written into, never replaced: `_acting` has their addresses.
         self._memory = autopilot.init(self.vehicle, np.zeros((b, 3)))
         self._command, self._air, self._works = (np.zeros((b, n)) for n in (4, 3, 4))  # of the control period that runs
         self._thrust = np.zeros(b)  # as Flying's T
@@ -118,9 +125,9 @@ class Quadrotor:
         self._current = list(self.conditions)
         vehicle_mass = self.vehicle.mass_kg
         self._hooked = np.array([c.payload is not None for c in self._current])
-        payload = np.array([c.payload or (0.1, 1.0) for c in self._current])
+        payload = np.array([c.payload or (0.1, 1.0) for c in self._current], float)
         length, reduced = payload[:, 1].copy(), self._hooked * vehicle_mass * payload[:, 0] / (1 + payload[:, 0])
-        gain = np.array([c.gain for c in self._current])
+        gain = np.array([c.gain for c in self._current], float)
         self._wind = np.array([(*c.wind, 0.0) for c in self._current])
         self._gust_std = np.array([c.gust for c in self._current])
         batch = Batch(self.bodies.qpos, self.bodies.qvel, self._command, self._air, self._works, gain, length, reduced)

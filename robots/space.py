@@ -1,6 +1,6 @@
 """State spaces: what the simulator or the sensors report <-> what the network sees.
 
-Rotations live in this file, and in floating_base.c for the hot loop. A space offers four maps, all batched over any leading shape:
+Rotations live in this file, and in floating_base.c and inner.c for the hot loops. A space offers four maps, all batched over any leading shape:
 
     features(s)       -> x          the network's input, invariant to whatever the dynamics are invariant to
     directed(s)       -> x          what a task may depend on: features, and where they lack it the heading

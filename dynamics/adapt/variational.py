@@ -93,7 +93,7 @@ def far(theta: Theta, x: np.ndarray) -> np.ndarray:
 
 
 def left(model: MLP, phi: Theta | Phi, rows: Row, z: np.ndarray) -> np.ndarray:
-    """`explain` without dg/dz: (b, k, 6) [m/s^2]."""
+    """`explain`, in arrays and without dg/dz: rows (b, k, .), z (b, n) -> (b, k, 6) [m/s^2]."""
     return _left(model, phi, rows, z, False)[0]
 
 
@@ -135,7 +135,7 @@ class Variational:
 
     @cached_property
     def _prior(self) -> tuple[np.ndarray, ...]:
-        """A Belief of one robot."""
+        """The arrays of a Belief of one robot, made once: they stand against any b, and are not to be written into."""
         return tuple(x.numpy() for x in prior(self.n_z, 1))
 
     def adapt(self, theta: Theta, carry: Belief, recent: Transitions) -> tuple[Phi, Belief]:

@@ -165,6 +165,16 @@ def test_rows_hold_the_features_that_training_differentiates():
     torch.testing.assert_close(before[:, : ROWS.n_feature], features.float())
 
 
+def test_a_row_alone_is_what_it_is_among_others():
+    s = np.concatenate((states(20, 3), states(20, 4, loaded=False)))
+    rng = np.random.default_rng(5)
+    a, s_next = rng.uniform(-1, 1, (40, 4)), s + 1e-3 * rng.standard_normal(s.shape)
+    together = MODEL.rows(s, a, s_next)
+    for i in range(40):
+        for x, y in zip(MODEL.rows(s[i : i + 1], a[i : i + 1], s_next[i : i + 1]), together, strict=True):
+            np.testing.assert_allclose(x[0].numpy(), y[i].numpy(), rtol=1e-6, atol=1e-6)
+
+
 def test_the_belief_is_the_posterior_of_all_transitions_by_brute_force():
     """Where only the load is uncertain, one dimension: a grid over z_0, prior times likelihood."""
     theta = make_theta(latent=False)

@@ -48,6 +48,14 @@ def test_the_speed_is_the_largest_and_the_path_closes(kind, speed):
     assert np.abs(ref.p - made.centre).max() <= RADIUS + 1e-2
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_time_is_where_it_is_whatever_else_is_asked_for(kind):
+    made, t = path(kind, "fast"), RAMP + np.array([-1e-3, 0.0, 1e-3, 0.5, 9.0])
+    together, later = made.at(t), made.at(t[1:])  # all of `later` is at full speed
+    for x, y in zip(together, later, strict=True):
+        np.testing.assert_allclose(y, x[1:], rtol=1e-12, atol=1e-12)
+
+
 def test_shapes():
     ref = path("circle").at(np.linspace(0, 30, 500))
     np.testing.assert_allclose(np.linalg.norm(ref.p - np.array(path("circle").centre), axis=1), RADIUS)
