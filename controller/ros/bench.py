@@ -170,7 +170,8 @@ class Probe(Node):
 
 
 class Bench:
-    """Both nodes and a probe, in a domain of their own. speed: times real time; 1 is real time, without /clock. search: the ant's."""
+    """Both nodes and a probe, in a domain of their own. speed: times real time; 1 is real time, without /clock. search: the ant's.
+    keep_awake: the controller's."""
 
     def __init__(
         self,
@@ -180,9 +181,10 @@ class Bench:
         speed: float = 1.0,
         robot: str = "ant",
         search: Mapping[str, Any] = QUICK,
+        keep_awake: bool = False,
     ):
         os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-        self.search = dict(search)
+        self.search, self._keep_awake = dict(search), keep_awake
         self.robot, flown = robot, vehicle.load("1kg")
         self.period = Ant.dt if robot == "ant" else flown.dt
         ends = (np.full(8, x) if robot == "ant" else flown.command(np.full(4, x)) for x in (-1.0, 1.0))
@@ -206,7 +208,13 @@ class Bench:
     def start(self, name: str) -> None:
         if name == "controller":
             own = self.search if self.robot == "ant" else HOVER
-            settings = {"autostart": True, "seed": self._seed, "use_sim_time": self.speed != 1, **own}
+            settings = {
+                "autostart": True,
+                "seed": self._seed,
+                "use_sim_time": self.speed != 1,
+                "keep_awake": self._keep_awake,
+            }
+            settings |= own
         else:
             own = {} if self.robot == "ant" else HOVER
             settings = {"seed": self._seed, "mode": "real" if self.speed == 1 else "fast", "speed": self.speed, **own}

@@ -67,6 +67,8 @@ class RosConfig:
     """predict the state over the measured time until the command acts, before planning; never in lockstep"""
     thread_priority: int = ControlConfig.thread_priority
     """of SCHED_FIFO for controller and robot in real time, 1 to 99, where the system permits it; 0: the ordinary priority"""
+    keep_awake: bool = ControlConfig.keep_awake
+    """no core halts while the controller is active, for machines on which one that halted is slow to come back"""
 
 
 @dataclass(frozen=True)
@@ -212,7 +214,8 @@ def ros(c: Ros | RosQuadrotor, hosts: Mapping[str, str] | None = None) -> None:
     control = {
         "robot": c.robot, "weights": str(c.weights.resolve() if c.weights else ""), "seed": c.seed, "autostart": True,
         "lockstep": c.lockstep, "delay_compensation": c.delay_compensation, "command_delay_ms": c.command_delay_ms,
-        "max_delay_ms": c.max_delay_ms, "repeat_commands": c.repeat_commands, "thread_priority": c.thread_priority, **own, **clock,
+        "max_delay_ms": c.max_delay_ms, "repeat_commands": c.repeat_commands, "thread_priority": c.thread_priority,
+        "keep_awake": c.keep_awake, **own, **clock,
     }  # fmt: skip
     engine = {} if isinstance(c, Ros) else {"engine": c.engine, **own}
     robot = {

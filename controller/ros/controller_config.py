@@ -45,6 +45,9 @@ class ControlConfig:
     system permits it"""
     lock_memory: bool = True
     """no page of the process (1 GB) leaves memory, so that none is fetched in the midst of a step. Likewise"""
+    keep_awake: bool = False
+    """no core halts while it is active, for machines on which one that halted is slow to come back. It costs power, and on a virtual machine its
+    quota of processor time. Likewise"""
     marker_hz: float = 5.0
     """how often plan and reference are drawn, where somebody looks; 0: never"""
     controller: ControllerConfig = field(default_factory=real_time)

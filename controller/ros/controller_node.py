@@ -44,7 +44,7 @@ from controller.ros.node import (
 )
 from controller.ros.outbox import Outbox
 from controller.ros.params import flatten
-from controller.ros.punctual import Cores, arithmetic_us, give_priority, lock_memory
+from controller.ros.punctual import Awake, Cores, arithmetic_us, give_priority, lock_memory
 from controller.ros.reporter import Reporter
 
 UNPREDICTED = 1.5  # periods; a state that is not predicted over the time until its command acts is too late then
@@ -71,6 +71,7 @@ class ControllerNode(LifecycleNode):
         self._worker: Worker | None = None
         self._cores: Cores | None = None
         self._watchdog: Watchdog | None = None
+        self._awake = Awake()
         if self.settings.config.autostart:
             self.trigger_configure()
             if self._loop is None:
@@ -126,12 +127,15 @@ class ControllerNode(LifecycleNode):
             if self._loop is not None:
                 self._loop.pause()
         self._prioritise(self.settings.config.thread_priority)
+        if self.settings.config.keep_awake and self._in_real_time and (why := self._awake.hold()):
+            self.get_logger().warning(why)
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         with self._lock:
             self._active = False
         self._prioritise(0)
+        self._awake.release()
         return super().on_deactivate(state)
 
     @property
@@ -160,6 +164,7 @@ class ControllerNode(LifecycleNode):
         self._loop = None
 
     def close(self) -> None:
+        self._awake.release()
         for thread in (self._worker, self._watchdog):
             if thread is not None:
                 thread.close()

@@ -200,6 +200,8 @@ class FaultsConfig:
     """times real time; less than 1 for a machine that is busy with other things"""
     quick: bool = False
     """the ant plans with a search so small that it keeps pace on such a machine, in the place of the default one"""
+    keep_awake: bool = False
+    """the controller's parameter"""
     faults: tuple[str, ...] = ()
     """of controller.ros.faults.TRIALS; by default all that the robot can have"""
     again: bool = False
@@ -237,6 +239,7 @@ def main() -> None:
         )
         sys.exit(2)
     settings = {"robot": c.robot, "speed": c.speed, "seed": c.seed} | ({"quick": c.quick} if c.robot == "ant" else {})
+    settings |= {"keep_awake": True} if c.keep_awake else {}
     try:
         rows = resume(c.out, "faults", settings)
     except UsageError as e:
@@ -251,7 +254,8 @@ def main() -> None:
                 rng = np.random.default_rng([c.seed, i, tuple(TRIALS).index(fault)])
                 try:
                     if bench is None:
-                        bench = Bench(Path(folder), c.domain, c.seed, c.speed, c.robot, QUICK if c.quick else SHIPPED)
+                        search = QUICK if c.quick else SHIPPED
+                        bench = Bench(Path(folder), c.domain, c.seed, c.speed, c.robot, search, c.keep_awake)
                     bench.running()
                     o = TRIALS[fault](bench, rng)
                 except PermissionError as e:

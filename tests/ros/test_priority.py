@@ -1,6 +1,7 @@
 """What keeps a command punctual beside other programs: the threads' priority, memory that is not given back, steps that are practised."""
 
 import os
+import struct
 import subprocess
 import sys
 import threading
@@ -13,9 +14,10 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed here; valid: pip ins
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 
+from controller.ros import punctual
 from controller.ros.bench import Bench
 from controller.ros.node import Worker
-from controller.ros.punctual import give_priority
+from controller.ros.punctual import LATENCY, Awake, give_priority
 
 if sys.platform != "linux":
     pytest.skip("SCHED_FIFO is asked for on Linux alone", allow_module_level=True)
@@ -67,6 +69,52 @@ def test_with_a_simulated_clock_nothing_takes_the_machine_from_others(tmp_path, 
             assert policies(process.pid) == ORDINARY and locked_kb(process.pid) == 0, name
     finally:
         bench.close()
+
+
+def latency_us() -> int:
+    """How long a core may take to come back, as Linux has it now."""
+    return struct.unpack("i", LATENCY.read_bytes())[0]
+
+
+def holds_latency(pid: int) -> bool:
+    return any(os.path.realpath(f) == str(LATENCY) for f in Path(f"/proc/{pid}/fd").iterdir())
+
+
+awake = pytest.mark.skipif(not os.access(LATENCY, os.R_OK | os.W_OK), reason=f"{LATENCY} cannot be written here")
+
+
+@awake
+def test_cores_are_kept_awake_for_as_long_as_it_is_held():
+    before, held = latency_us(), Awake()
+    assert before > 0, "somebody keeps the cores awake already"
+    assert held.hold() == "" and held.hold() == "" and latency_us() == 0
+    held.release()
+    held.release()
+    assert latency_us() == before
+
+
+@awake
+def test_the_controller_keeps_them_awake_while_it_is_active(tmp_path, domain):
+    bench = Bench(tmp_path, domain, keep_awake=True)
+    try:
+        pid = bench.nodes.processes["controller"].pid
+        change = bench.probe.create_client(ChangeState, "sealegs_controller/change_state")
+        assert holds_latency(pid) and bench.probe.spin(30, change.service_is_ready)
+        for transition, active in ((Transition.TRANSITION_DEACTIVATE, False), (Transition.TRANSITION_ACTIVATE, True)):
+            done = change.call_async(ChangeState.Request(transition=Transition(id=transition)))
+            assert bench.probe.spin(30, done.done) and done.result().success
+            assert holds_latency(pid) is active
+    finally:
+        bench.close()
+
+
+@pytest.mark.parametrize("why", ["missing", "refused"])
+def test_cores_that_cannot_be_kept_awake_are_said_in_a_sentence(tmp_path, monkeypatch, why):
+    monkeypatch.setattr(punctual, "LATENCY", tmp_path / "nothing" if why == "missing" else Path("/dev/full"))
+    held = Awake()
+    said = held.hold()
+    assert "cores are not kept awake" in said and "valid: keep_awake false" in said
+    held.release()
 
 
 @pytest.mark.usefixtures("permitted")
