@@ -64,7 +64,7 @@ def give_priority(priority: int, first: int | None = None) -> str:
 
 class Awake:
     """Cores that do not halt when there is nothing to do, for as long as this is held. Where one that halted is slow to come back, no priority helps:
-    on a virtual machine, idle, a thread of priority 95 that slept for 0.5 ms was woken up to 14 ms late, and 1.3 where cores were kept awake
+    on a virtual machine, idle, a thread of priority 95 that slept for 0.5 ms was woken up to 17 ms late, and 1.3 where cores were kept busy
     (results/ros/README.md, Faults)."""
 
     def __init__(self) -> None:
