@@ -10,7 +10,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -169,6 +169,26 @@ class Probe(Node):
         return sum(r.kind == STEP and r.run > run for _, r in since_then) >= n
 
 
+def lost_between(a: Row, b: Row) -> bool:
+    """Whether commands were sent between these, by their numbers, of which no row came here."""
+    return a.run == b.run and b.seq > a.seq + 1
+
+
+def longest_gap(rows: Sequence[Row], silent: bool, killed: bool) -> float:
+    """Longest time between two commands [s], by rows of STEP and MISS in order and by the controller's own clock, so that it is its delay that
+    counts and not that of whoever watches. silent: whether the robot was heard to say that it had no command. killed: a controller that begins
+    anew is no gap; what the robot did meanwhile is judged by what it says.
+
+    A busy machine may lose rows on their way here. The time over which they were lost counts as a whole where the robot was silent, and not
+    where it had commands all the time."""
+    gaps = [
+        b.sent_s - a.sent_s
+        for a, b in itertools.pairwise(rows)
+        if not (killed and a.run != b.run) and (silent or not lost_between(a, b))
+    ]
+    return max((g for g in gaps if g >= 0), default=0.0)  # less where the robot, and /clock, began anew
+
+
 class Bench:
     """Both nodes and a probe, in a domain of their own. speed: times real time; 1 is real time, without /clock. search: the ant's.
     keep_awake: the controller's."""
@@ -262,9 +282,9 @@ class Bench:
         seen = [c for c in probe.commands if c.time > begun]
         sound = all(((c.data >= self.low) & (c.data <= self.high)).all() for c in seen)  # False where NaN
         rows = [r for t, r in probe.rows if t > begun and r.kind in (STEP, MISS)]
-        # By the controller's own clock, so that it is its delay which counts and not that of whoever watches.
-        gaps = [b.sent_s - a.sent_s for a, b in itertools.pairwise(rows) if fault not in KILLED or a.run == b.run]
-        gap = max((g for g in gaps if g >= 0), default=0.0)  # less where the robot, and /clock, began anew
+        if any(lost_between(a, b) for a, b in itertools.pairwise(rows)):
+            probe.spin(SAID_S)  # the robot says once a second whether it had commands
+        gap = longest_gap(rows, any(t > begun for t, _ in probe.silences), fault in KILLED)
         why = "" if sound else "a command out of bounds"
         if gap > STALE * period + 1e-6:  # /clock goes in steps: a gap may be of the limit itself
             why = f"no command for {1e3 * gap:.0f} ms"
